@@ -1,4 +1,4 @@
-"""The errors that users see: each says what was expected, what came, where, and what to do."""
+"""Errors for users. Each names what was expected, what was found, where, and what to do."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ _NO_FOLDER = {errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 
 
 class ActionprepError(Exception):
-    """An error whose text is meant for the person at the keyboard; commands print it without a traceback.
+    """Base class of errors with a message for users. Commands print it without a traceback.
 
-    exit_code: what a command ends with.
+    Attributes:
+        exit_code: Exit code of the command.
     """
 
     exit_code = 1
 
 
 class UserError(ActionprepError, ValueError):
-    """Something was asked for that cannot be done as asked: a wrong option, name, file or combination."""
+    """A request that cannot be fulfilled: an invalid option, name, file or combination."""
 
     exit_code = 2
 
 
 class SetupError(ActionprepError, RuntimeError):
-    """The machine lacks something (a backend, weights, room on the disk): work stops at once, no input is blamed."""
+    """Something is missing on this machine (a backend, weights, disk space). The build stops; no item is quarantined."""
 
 
 class InputError(ActionprepError):
-    """One input is damaged or unusable: its item is quarantined and its neighbors go on.
+    """One input is damaged or unusable: its item is quarantined and the build of the others continues.
 
-    frame: index of the frame at which it happened, where known; backend: what was reading or computing; derived: only
-    the consequence of another problem of the same view.
+    Attributes:
+        reason: What is wrong.
+        frame: Index of the frame, if known.
+        backend: What was reading or computing.
+        derived: Whether the error only follows from another error of the same view.
     """
 
     def __init__(
@@ -58,20 +62,20 @@ def _rebuild_input_error(reason: str, frame: int | None, backend: str | None, de
 
 
 READ_ERROR = "read error"
-"""Backend of the problems that `read_error` makes: another try may succeed."""
+"""Backend of errors from `read_error`, which may not occur on another attempt."""
 
 _CANNOT_READ = "cannot be read: "
 
 
 def read_error(path: str | Path, error: OSError) -> InputError:
-    """Make the problem of an input that the system cannot read.
+    """Create the error of an input that the operating system cannot read.
 
     Args:
         path: The file.
-        error: What the system reported.
+        error: Error of the system.
 
     Returns:
-        A problem with the system's words. The file itself may be sound, so it is read again by the next command.
+        An error with the message of the system. The file may be intact, so the next command reads it again.
     """
     name = errno.errorcode.get(error.errno or 0, "")
     code = f" ({name})" if name else ""
@@ -79,7 +83,7 @@ def read_error(path: str | Path, error: OSError) -> InputError:
 
 
 def is_read_error(reason: str) -> bool:
-    """Whether a reason without its path is one of `read_error`."""
+    """Return whether a reason, without its path, comes from `read_error`."""
     return reason.startswith(_CANNOT_READ)
 
 
@@ -87,7 +91,7 @@ def is_read_error(reason: str) -> bool:
 def explained_read_errors(path: str | Path) -> Iterator[None]:
     """Turn an error of the system while an input is read into the InputError of `read_error`.
 
-    Libraries raise OSError without an error number for content that they do not understand: those pass.
+    Libraries raise OSError without an error number for invalid content; these errors are not changed.
     """
     try:
         yield
@@ -98,9 +102,9 @@ def explained_read_errors(path: str | Path) -> Iterator[None]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Name the nearest known word: " Did you mean 'stride'?", or "" when none is near.
+    """Suggest the nearest known word: " Did you mean 'stride'?", or "" if none is similar.
 
-    Dashes at the start and between words do not count: they would make all options alike.
+    Dashes are ignored, because they would make all options similar.
     """
     names: dict[str, str] = {}
     for name in known:
@@ -114,11 +118,13 @@ def _letters(word: str) -> str:
 
 
 def nearest_few(word: str, known: Iterable[str], *, count: int = 3) -> list[str]:
-    """The known words that are like this one, the nearest first; none where none is near."""
+    """Return the known words that are similar to a word, nearest first."""
     names = list(known)
-    found = difflib.get_close_matches(word, names, n=max(len(names), 1), cutoff=0.0)
-    # Half of the letters alike, or the word is a part of it, as "tcn" is of "skeleton-tcn".
-    return [one for one in found if word in one or difflib.SequenceMatcher(None, one, word).ratio() >= 0.5][:count]
+    matches = difflib.get_close_matches(word, names, n=max(len(names), 1), cutoff=0.0)
+    # Half of the letters match, or the word is part of the name, as "tcn" is of "skeleton-tcn".
+    return [name for name in matches if word in name or difflib.SequenceMatcher(None, name, word).ratio() >= 0.5][
+        :count
+    ]
 
 
 def name_list(names: Sequence[str], limit: int = 6) -> str:
@@ -129,14 +135,14 @@ def name_list(names: Sequence[str], limit: int = 6) -> str:
 
 @contextmanager
 def explained_disk_errors(place: Path) -> Iterator[None]:
-    """Turn an error of the disk that is written to, or a move between two disks, into a SetupError with advice."""
+    """Turn a disk error during writing into a SetupError with advice."""
     try:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise SetupError(
-                f"No room left on the disk of {place} ({error.strerror}). Every committed item is whole.\n"
-                "Free some space, then run the same command again: it goes on where it stopped."
+                f"No space left on the disk of {place} ({error.strerror}). Committed items are complete.\n"
+                "Free some space, then run the same command again: it resumes where it stopped."
             ) from error
         if error.errno in _NO_WRITING:
             raise SetupError(
@@ -146,29 +152,28 @@ def explained_disk_errors(place: Path) -> Iterator[None]:
         if error.errno == errno.EXDEV:
             raise SetupError(
                 f"Cannot move {error.filename} to {error.filename2 or place}: they are on different disks or mounts.\n"
-                "A part of the store may lie on another disk behind a symbolic link to its folder; a folder that is mounted "
-                "into the store cannot. Replace the mount by a link, or set 'store' under [study] in actionprep.toml to a "
-                "folder that is on one disk as a whole."
+                "A folder of the store can be a symbolic link to another disk, but not a mount. Replace the mount by a "
+                "link, or set 'store' under [study] in actionprep.toml to a folder on a single disk."
             ) from error
         if error.errno == errno.EFBIG:
             raise SetupError(
                 f"{error.filename or place} would become larger than the system allows ({error.strerror}).\n"
-                "Raise the limit ('ulimit -f'), or use a disk that takes larger files: FAT32 ends at 4 GiB."
+                "Raise the limit ('ulimit -f'), or use a disk that supports larger files: the limit of FAT32 is 4 GiB."
             ) from error
         if error.errno == errno.EIO:
             raise SetupError(
-                f"The disk of {place} fails ({error.strerror}). Every committed item is whole.\n"
-                "Look at the disk or its connection, then run the same command again."
+                f"The disk of {place} reports an error ({error.strerror}). Committed items are complete.\n"
+                "Check the disk and its connection, then run the same command again."
             ) from error
         if error.errno in _NO_FOLDER and (obstacle := file_on_the_way(error.filename)) is not None:
             raise SetupError(
-                f"{obstacle} is a file, where a folder is expected. Move it away, then run the same command again."
+                f"{obstacle} is a file, but must be a folder. Move it away, then run the same command again."
             ) from error
         raise
 
 
 def file_on_the_way(path: object) -> Path | None:
-    """The first part of a path that is there and is no folder; None where all are, or the path is none."""
+    """Return the first part of a path that exists and is not a folder; None if there is none."""
     if not isinstance(path, str | Path):
         return None
     parts = [Path(path), *Path(path).parents]
@@ -176,6 +181,6 @@ def file_on_the_way(path: object) -> Path | None:
 
 
 def discard(path: Path) -> None:
-    """Delete a draft where there is one; an error of that must not hide the error that left the draft behind."""
+    """Delete a draft, if any. Errors are ignored, so that they do not hide the error that left the draft behind."""
     with suppress(OSError):
         path.unlink(missing_ok=True)

@@ -78,10 +78,10 @@ _PLAIN = {
     "greater_than": "Give more than {gt}",
     "less_than_equal": "Give {le} or less",
     "less_than": "Give less than {lt}",
-    "too_short": "Give {min_length} value(s) or more",
-    "too_long": "Give {max_length} value(s) or fewer",
-    "string_too_short": "Give {min_length} letter(s) or more",
-    "string_too_long": "Give {max_length} letter(s) or fewer",
+    "too_short": "Give at least {min_length} values",
+    "too_long": "Give at most {max_length} values",
+    "string_too_short": "Give at least {min_length} letters",
+    "string_too_long": "Give at most {max_length} letters",
     "string_pattern_mismatch": "It must have the form {pattern}",
     "literal_error": "Give {expected}",
     "enum": "Give {expected}",
@@ -100,12 +100,12 @@ def in_plain_words(problem: Any) -> str:
         }
         known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
         return f"{_PLAIN[problem['type']].format_map(context)}.{nearest(came, known)}"
-    said = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "It should be")
-    choice = re.fullmatch(r"'.*' is not one of ('.*')\.?", said)
+    message = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "It should be")
+    choice = re.fullmatch(r"'.*' is not one of ('.*')\.?", message)
     if choice is not None:
         known = re.findall(r"'([^']*)'", choice[1])
         return f"Give one of {choice[1]}.{nearest(came, known)}"
-    return said[:1].upper() + said[1:]
+    return message[:1].upper() + message[1:]
 
 
 class Settings(BaseModel):

@@ -117,7 +117,7 @@ class Outer(Settings):
     inner: Inner = option(Inner(), "Bounds.")
 
 
-def test_a_rule_between_settings_names_them_and_not_the_whole_table() -> None:
+def test_rule_between_settings_names_only_these_settings() -> None:
     with pytest.raises(UserError) as error:
         Inner.read({"low": 3}, where="[bounds] in actionprep.toml")
     assert str(error.value) == "Wrong settings in [bounds] in actionprep.toml: low (3) must not lie above high (1)."
@@ -167,7 +167,7 @@ TEXTS = {
     *("background", "layers", "exclude_layers", "labels", "flip_labels", "freeze", "views", "stages", "up"),
     *("column", "val_column", "train_groups", "val_groups", "test_groups", "snippets", "split"),
     *("path_column", "recording_column", "view_column", "label_column", "subject_column", "session_column"),
-    *("split_column", "segment_format", "segment_columns", "pose_format", "pose_coordinates"),
+    *("split_column", "encoding", "segment_format", "segment_columns", "pose_format", "pose_coordinates"),
     *("device", "changes", "sizes", "parts", "input", "loss", "optimizer", "schedule"),
 }
 """Text settings that are no paths. Add a new one here, or mark it with `option(..., names=...)`."""

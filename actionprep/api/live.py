@@ -75,23 +75,23 @@ class LiveSummary:
 
     @property
     def num_without_evidence(self) -> int:
-        """Number of answers without a label, because the window shows no points, people or frames."""
+        """Number of predictions without a label, because the window shows no points, people or frames."""
         return sum(not answer.evidence for answer in self.predictions)
 
     def latency(self, share: float) -> float:
         """Return a quantile of the latency in seconds; NaN without predictions."""
-        values = [one.latency_s for one in self.predictions]
+        values = [prediction.latency_s for prediction in self.predictions]
         return float(np.quantile(values, share)) if values else float("nan")
 
     def document(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the summary as plain values."""
         return {
             "frames": self.num_frames,
             "dropped": self.num_dropped,
             "seconds": self.seconds,
             "frames_per_second": self.num_frames / self.seconds if self.seconds else None,
             "windows_without_evidence": self.num_without_evidence,
-            "predictions": [one.document() for one in self.predictions],
+            "predictions": [prediction.document() for prediction in self.predictions],
             "latency_median_s": self.latency(0.5) if self.predictions else None,
             "latency_95_s": self.latency(0.95) if self.predictions else None,
         }
@@ -143,8 +143,8 @@ def predict_live(
     if length_s is None:
         known = "snippet_seconds" in checkpoint.card
         raise UserError(
-            "This model was trained on whole segments, so it does not say how much of a stream it should look at. Say so "
-            "with --length, in ms: about as long as an action takes"
+            "This model was trained on full segments, so the length of its window is unknown. Set it with --length, in ms: "
+            "about as long as an action takes"
             + (f", such as --length {usual_length_ms(checkpoint.card)}." if known else ".")
         )
     stride_s = length_s / 4 if stride_s is None else stride_s
@@ -165,17 +165,17 @@ def predict_live(
             summary.num_frames += len(block)
             newest = float(block.time[-1])
             if watcher.until >= due:
-                found = watcher.look(arrived, newest)
+                prediction = watcher.look(arrived, newest)
                 due = watcher.until + stride_s
-                summary.predictions.append(found)
-                on_prediction(found)
+                summary.predictions.append(prediction)
+                on_prediction(prediction)
             if seconds is not None and newest >= seconds:
                 break
         if watcher is not None and summary.predictions and watcher.until > summary.predictions[-1].offset + EPSILON_S:
-            # The end of a source, which is shorter than a stride.
-            found = watcher.look(arrived, newest)
-            summary.predictions.append(found)
-            on_prediction(found)
+            # The rest of the source, shorter than a stride.
+            prediction = watcher.look(arrived, newest)
+            summary.predictions.append(prediction)
+            on_prediction(prediction)
     finally:
         frames.close()
         summary.num_dropped = frames.num_dropped
@@ -223,7 +223,7 @@ class _Watcher:
             kind = find_stage(product)
             if not issubclass(kind, FrameStage):
                 raise UserError(
-                    f"A model on {self._product} cannot work live, because '{product}' is made of whole recordings. Models "
+                    f"A model on {self._product} cannot work live, because '{product}' needs full recordings. Models "
                     "on tracks, lowres and frames can."
                 )
         chosen = own.stage_settings(wanted, checkpoint.card["pipeline"]["stages"], where=str(checkpoint.path))
@@ -233,7 +233,7 @@ class _Watcher:
             rate = getattr(settings, "rate", None)
             if rate is not None:
                 raise UserError(
-                    f"The training's {product} were made at {rate:g} frames a second, and live a stage sees every "
+                    f"The training's {product} were made at {rate:g} frames per second, but live a stage gets every "
                     "frame. Give a source with that rate, and train on tracks without tracks.rate."
                 )
             item = self._items[product] = MemoryItem(f"{product}/{_RECORDING}/{self._view}")
@@ -294,7 +294,7 @@ class _Watcher:
         item.forget(gone)
         for product, other in self._items.items():
             if product != self._product:
-                # Nobody reads the stored form of what only feeds another stage.
+                # The stored form of an intermediate product is never read.
                 other.forget(None)
 
     def _item(self) -> MemoryItem:

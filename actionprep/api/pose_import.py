@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImportedPoses:
-    """What `import_poses` did: the study, what was built, and the official splits that are stored now.
+    """Result of `import_poses`.
 
-    refused_splits: official splits that these recordings cannot be split by, and why.
+    Attributes:
+        study: The study.
+        report: Report of the build.
+        splits: Names of the official splits that were stored.
+        refused_splits: Official splits that do not fit these recordings, with the reason.
     """
 
     study: Study
@@ -46,38 +50,34 @@ def import_poses(
     workers: int | Workers = 0,
     progress: Progress | None = None,
 ) -> ImportedPoses:
-    """Import existing poses into the store.
+    """Import existing poses into a store.
 
-    Without a study, or in a study of imported poses, the files are a skeleton data set without videos. Its recordings,
-    subjects, labels and official splits are added to the catalog (layout "poses"). Each official split becomes a stored
-    split of the same name, with its test part as published and a val part taken from train.
-
-    In a study of videos there is one path, a pattern with {recording} and {view}, and the poses are aligned with the
-    frames of the videos.
-
-    The choice is written to actionprep.toml, so that 'actionprep scan' and 'actionprep pose' repeat it. An import of
-    some of the recordings of a study of videos does not change the settings.
+    In a study of videos, the poses are aligned with the frames of the videos. Otherwise the files are a skeleton data set
+    without videos: a study with the layout "poses" is created or extended, and its catalog gets the recordings, subjects,
+    labels and official splits. Each official split becomes a stored split with the published test part and a val part that
+    is split off train. The options are written into actionprep.toml, so that 'actionprep scan' and 'actionprep pose'
+    repeat the import.
 
     Args:
         folder: Folder of the study.
-        paths: Files or folders; in a study of videos, one pattern.
-        format: Name of a format, see `list_formats`; "auto" detects it.
-        skeleton: Layout of the joints, for files that do not name it.
-        coordinates: Coordinates to read, for formats with several.
-        image_size: Height and width in pixels, for files without them.
-        fps: Frames per second, for files without times.
-        labels: Text file with one class name per line, for classes that are numbers.
+        paths: Files or folders of a skeleton data set; in a study of videos, one pattern with {recording} and {view}.
+        format: Format of the poses (see `list_formats`); "auto" detects it from the files.
+        skeleton: Layout of the joints, if the files do not name it.
+        coordinates: Which coordinates to read, if the files have several.
+        image_size: Height and width of the images in pixels, if the files do not contain them.
+        fps: Frames per second, if the files have no times.
+        labels: Text file with one class name per line, if the classes in the files are numbers.
         recording: Recording of a study of videos that the poses belong to; None: all.
-        workers: Number of worker processes.
-        progress: Called after each item.
+        workers: Number of processes; 0 uses this process.
+        progress: Called with the progress of the build.
 
     Returns:
-        The study and what was built.
+        The study, the report of the build, and the official splits.
 
     Raises:
-        UserError: If there is nothing to read, if the options do not fit the format, or if a file has the poses of one
+        UserError: If there is nothing to read, or if the options do not fit the format, or if a file has the poses of one
             recording and it is not clear which.
-        InputError: If a data set is damaged.
+        InputError: If the data set is damaged.
     """
     from actionprep.datasets.poses.formats import FORMATS
     from actionprep.datasets.study import SETTINGS_FILE, StudySettings, init_study
@@ -85,7 +85,7 @@ def import_poses(
     FORMATS.check(format, also=("auto",))
     root = Path(folder).expanduser()
     place = StudyFolder(root)
-    # Of the current folder, as all paths of a command; the settings' paths begin at the study.
+    # Paths of a command are relative to the current folder, paths in the settings to the study.
     layout = _path_in_settings(place, skeleton) if skeleton.endswith(".toml") else skeleton
     given = {
         "pose_format": None if format == "auto" else format,
@@ -120,11 +120,11 @@ def import_poses(
         raise UserError("Name the files to import.")
     if missing and "{recording}" in str(missing[0]):
         raise UserError(
-            f"'{missing[0]}' is a pattern for the poses of recordings that a study has, and {root} is no study of videos. "
-            "Make one around the videos first ('actionprep init'), or name a file or folder of a skeleton data set."
+            f"'{missing[0]}' is a pattern for the recordings of a study of videos, but {root} is not a study of videos. "
+            "Create a study of the videos first ('actionprep init'), or name a file or folder of a skeleton data set."
         )
     if missing:
-        raise UserError(f"No pose file or folder at {missing[0]}, seen from {Path.cwd()}.")
+        raise UserError(f"No pose file or folder at {missing[0]}, relative to {Path.cwd()}.")
     files = tuple(_path_in_settings(place, path) for path in paths)
     with _settings_kept_on(ActionprepError, place):
         if place.settings_file.is_file():
@@ -146,9 +146,9 @@ def import_poses(
 
 @contextmanager
 def _settings_kept_on(error: type[ActionprepError], place: StudyFolder) -> Iterator[Callable[[], None]]:
-    """Put the settings file back as it was when this error comes: what could not be read must not stand in the way.
+    """Restore the settings file after this error, so that it does not name files that could not be read.
 
-    A folder that was made for it goes with it. Yields what does the same without an error.
+    A folder that was created for it is removed. Yields a function that restores the file without an error.
     """
     was_there = place.root.exists()
     before = place.settings_file.read_bytes() if place.settings_file.is_file() else None
@@ -176,8 +176,8 @@ def _choice_for_videos(
     """Return the settings of [pose] by which the poses of a study of videos are read from a pattern."""
     if len(paths) != 1:
         raise UserError(
-            f"{study.root} is a study of videos: give one pattern with {{recording}} and {{view}} that leads to the poses "
-            f"of each video, such as 'openpose/{{recording}}/{{view}}'; got {len(paths)} paths."
+            f"{study.root} is a study of videos: give one pattern with {{recording}} and {{view}} for the paths of the "
+            f"poses, such as 'openpose/{{recording}}/{{view}}'; got {len(paths)} paths."
         )
     from actionprep.pipeline.pose_backends.files import check_pattern
 
@@ -186,7 +186,7 @@ def _choice_for_videos(
     views = study.select().views
     if len(views) > 1 and "{recording}" not in pattern and "{view}" not in pattern and not Path(pattern).is_file():
         raise UserError(
-            f"'{pattern}' leads all {len(views)} views of this study to the same folder of poses. Put {{recording}} and "
+            f"'{pattern}' is the same folder of poses for all {len(views)} views of this study. Put {{recording}} and "
             "{view} where the path differs, such as 'openpose/{recording}/{view}'."
         )
     return {
@@ -220,7 +220,7 @@ def _recordings_to_import(study: Study, chosen: Mapping[str, str], recording: st
 
 
 def _record(study: Study, chosen: Mapping[str, str]) -> None:
-    """Write what an import was made with into actionprep.toml, so that 'actionprep pose' repeats it."""
+    """Write the options of an import into actionprep.toml, so that 'actionprep pose' repeats it."""
     settings = study.settings["pose"]
     for key, value in chosen.items():
         if getattr(settings, key) != value:
@@ -232,7 +232,7 @@ def _record(study: Study, chosen: Mapping[str, str]) -> None:
 
 
 def _path_in_settings(folder: StudyFolder, path: str | Path) -> str:
-    """A path of a command, which begins in the current folder, as one of the settings, which begins at the study.
+    """Convert a path relative to the current folder to a path in the settings, relative to the study.
 
     A relative path stays relative, so that study and poses can be moved together.
     """
@@ -243,7 +243,7 @@ def _path_in_settings(folder: StudyFolder, path: str | Path) -> str:
 
 
 def _stages_with_pose(study: Study) -> tuple[str, ...]:
-    """The stages of [study] and pose; it takes the place of tracks where these were not asked for and none are there."""
+    """Return the stages of [study] with pose. It replaces tracks, unless they were requested or are in the store."""
     stages = study.folder.study.stages
     if "pose" in stages:
         return stages
@@ -253,12 +253,16 @@ def _stages_with_pose(study: Study) -> tuple[str, ...]:
 
 
 def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]]:
-    """A stored split for each official one: its test part as it is, val taken out of train.
+    """Store a split for each official split of a study: the published test part, and a val part that is split off train.
 
-    Val is some subjects of train; where subjects are not known, what another split of the same kind tests of it (split2,
-    for split1), since such splits keep together what is of one source; else some recordings.
+    Val consists of some subjects of train. If subjects are unknown, it consists of the recordings of train that another
+    split of the same kind tests (split2 for split1), because such splits do not divide a source; else of some recordings.
 
-    Returns the names of those that are stored, and why others could not be.
+    Args:
+        study: The study.
+
+    Returns:
+        Names of the stored splits, and the reasons why others could not be stored, by name.
     """
     from actionprep.datasets.poses.skeleton_data_sets import official_splits
 
@@ -266,16 +270,17 @@ def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]
     stored: list[str] = []
     refused: dict[str, str] = {}
     names = official_splits(catalog.recordings)
-    for at, name in enumerate(names):
-        train = [one for one in catalog.recordings if one.extra.get(name) == "train"]
-        subjects = {one.subject for one in train}
+    for index, name in enumerate(names):
+        train = [recording for recording in catalog.recordings if recording.extra.get(name) == "train"]
+        subjects = {recording.subject for recording in train}
         by_subject = None not in subjects and len(subjects) > 2
-        # Splits of another kind part the takes of one source: xview by camera, what xsub keeps together.
-        others = [one for one in (*names[at + 1 :], *names[:at]) if not by_subject and _kind(one) == _kind(name)]
+        # Splits of another kind divide the takes of one source: xview splits by camera what xsub keeps together.
+        candidates = () if by_subject else (*names[index + 1 :], *names[:index])
+        others = [other for other in candidates if _kind(other) == _kind(name)]
         overrides = {
             "name": name, "by": "column", "column": name, "val": 0.2, "train": 0.8, "test": 0.0, "allow_single": True,
             "val_by": "subject" if by_subject else "recording",
-            "val_column": next((one for one in others if _is_a_val(train, one)), None),
+            "val_column": next((other for other in others if _is_a_val(train, other)), None),
             "train_groups": (), "val_groups": (), "test_groups": (),
         }  # fmt: skip
         try:
@@ -288,15 +293,18 @@ def store_official_splits(study: Study) -> tuple[tuple[str, ...], dict[str, str]
 
 
 def _is_a_val(train: Sequence[Recording], column: str) -> bool:
-    """Whether what a column tests of these recordings can be their val: some of every class, and at most half of all.
+    """Whether the test part of a column can be the val part of these recordings: all classes, and at most half of them.
 
-    It must know all of them: one that has no part there may be of a source that it tests.
+    All recordings must have a part in the column, because one without may share a source with its test part.
     """
-    parts = {part: [one.label for one in train if one.extra.get(column) == part] for part in ("train", "test")}
+    parts = {
+        part: [recording.label for recording in train if recording.extra.get(column) == part]
+        for part in ("train", "test")
+    }
     tested, others = parts["test"], parts["train"]
     return len(tested) + len(others) == len(train) and len(tested) <= len(others) and set(tested) == set(others)
 
 
 def _kind(name: str) -> str:
-    """The name of a split without its number."""
+    """Return the name of a split without its number."""
     return name.rstrip("0123456789")

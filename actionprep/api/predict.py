@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actionprep.datasets.segments import Segment
     from actionprep.datasets.store.zarr_store import Store
     from actionprep.training.checkpoints import Checkpoint
-    from actionprep.training.predict import Asked
+    from actionprep.training.predict import PooledModel
     from actionprep.training.predicted_timeline import Timeline
 
 
@@ -54,8 +54,8 @@ class Prediction:
         return {
             "recording": self.timeline.recording,
             "segments": [
-                {"onset": one.onset, "offset": one.offset, "label": one.label, "probability": probability}
-                for one, probability in self.segments
+                {"onset": part.onset, "offset": part.offset, "label": part.label, "probability": probability}
+                for part, probability in self.segments
             ],
             "files": [str(path) for path in self.files],
             "views": {view: str(path) for view, path in videos.videos.items()},
@@ -132,7 +132,7 @@ def predict_videos(
     pattern = pattern_of_study(models[0].checkpoint)
     named = name_videos(videos, views, pattern)
     recording = recording or recording_name(list(named.videos.values()), pattern)
-    clocks_of({}, named.videos, offsets or {}, tolerance)  # refuses offsets of views that have no video
+    clocks_of({}, named.videos, offsets or {}, tolerance)  # an offset of a view without video is an error
     unseen: list[str] = []
     warned: set[str] = set()
 
@@ -150,10 +150,10 @@ def predict_videos(
             chosen = own.stage_settings(
                 pipeline_settings(checkpoint), checkpoint.card["pipeline"]["stages"], where=str(checkpoint.path)
             )
-            settings = {name: one.model_dump(mode="json") for name, one in chosen.items()}
+            settings = {name: model.model_dump(mode="json") for name, model in chosen.items()}
             shifts = {view: shift for view, shift in (offsets or {}).items() if view in videos}
             clocks = clocks_of(checkpoint.card["pipeline"].get("clocks", {}), videos, shifts, tolerance)
-            # Models that read the same share one store.
+            # Models with the same input share one store.
             key = canonical_json([settings, product, list(videos), clocks.offsets, clocks.settings])
             if key not in made:
                 inner = Path(folder) / str(len(made))
@@ -177,7 +177,7 @@ def predict_videos(
         )
     path, run_name = _run_of(run, models)
     colors = _label_colors(path, timeline.labels)
-    written = _written(
+    written = _write_files(
         models,
         timeline,
         named,
@@ -209,7 +209,7 @@ OVERLAY = "prediction.mp4"
 
 
 def predict_recordings(
-    run: str | Path | Sequence[Asked],
+    run: str | Path | Sequence[PooledModel],
     store: Store,
     recordings: Sequence[str],
     *,
@@ -241,7 +241,7 @@ def predict_recordings(
         One prediction per recording, in the given order.
 
     Raises:
-        UserError: If the store lacks a recording or the product, or built it with other settings than the training.
+        UserError: If a recording or the product is missing, or was built with other settings than the training.
     """
     from actionprep.training.predict import open_models
     from actionprep.training.predict import predict as predict_store
@@ -258,7 +258,7 @@ def predict_recordings(
     )
     path, run_name = _run_of(run, models)
     return [
-        _written(
+        _write_files(
             models,
             timeline,
             None,
@@ -296,8 +296,8 @@ def write_joint_timeline(folder: str | Path) -> Path:
     return target
 
 
-def _written(
-    models: Sequence[Asked],
+def _write_files(
+    models: Sequence[PooledModel],
     timeline: Timeline,
     named: NamedVideos | None,
     out: str | Path,
@@ -318,7 +318,9 @@ def _written(
     segments = tuple(timeline.segments(**chosen))
     (Path(out) / OVERLAY).unlink(missing_ok=True)
     said_from = (
-        dict(zip(timeline.labels, timeline.said_from(threshold).tolist(), strict=True)) if timeline.several else {}
+        dict(zip(timeline.labels, timeline.minimum_probability(threshold).tolist(), strict=True))
+        if timeline.several
+        else {}
     )
     too_long = None if length_ms is not None else beyond_training(models, timeline)
     rate = frame_rate(timeline.frame_times)
@@ -335,7 +337,7 @@ def _written(
     )
 
 
-def _run_of(run: str | Path | Checkpoint | Sequence[Asked], models: Sequence[Asked]) -> tuple[Path, str]:
+def _run_of(run: str | Path | Checkpoint | Sequence[PooledModel], models: Sequence[PooledModel]) -> tuple[Path, str]:
     """Return the path of a run and its name for titles; the name of several opened models is empty."""
     from actionprep.training.run import FINAL
 
@@ -359,7 +361,7 @@ def _label_colors(run: Path, labels: Sequence[str]) -> dict[str, Color]:
     root = next((folder for folder in run.resolve().parents if (folder / "actionprep.toml").is_file()), None)
     try:
         study = None if root is None else open_study(root)
-        # The last catalog as it is: a prediction must not start a scan of the study.
+        # Use the last catalog: a prediction must not start a scan of the study.
         of_study = {} if study is None else colors_of(study, Catalog.read(study.folder.catalog))
     except ActionprepError:
         # Drawing must not fail because the study was moved or changed after training.

@@ -1,4 +1,4 @@
-"""A study: its settings, catalog and store, its plan and build, its products."""
+"""Open a study, plan and build its products, and read them."""
 
 from __future__ import annotations
 
@@ -31,29 +31,38 @@ if TYPE_CHECKING:
     from actionprep.pipeline.tasks import Workers
 
 
-def open_study(folder: str | Path | None = None, *, tell: Callable[[str], None] | None = None) -> Study:
-    """The study in `folder`, or the nearest one above the current folder.
+def open_study(folder: str | Path | None = None, *, log: Callable[[str], None] | None = None) -> Study:
+    """Open a study.
 
-    tell: is told, in a sentence, when the study scans by itself or ignores settings that data record.
+    Args:
+        folder: Folder of the study; None: the nearest study above the current folder.
+        log: Receives a message if the study is scanned automatically, or if it ignores settings that data record.
 
-    Raises UserError when there is none, or when its settings are wrong.
+    Returns:
+        The study.
+
+    Raises:
+        UserError: If there is no study, or if its settings are invalid.
     """
-    return Study(find_study(study=folder), tell=tell)
+    return Study(find_study(study=folder), log=log)
 
 
 class Study:
     """A study folder with its settings, catalog and store."""
 
     def __init__(
-        self, folder: StudyFolder, *, paths_from: Path | None = None, tell: Callable[[str], None] | None = None
+        self, folder: StudyFolder, *, paths_from: Path | None = None, log: Callable[[str], None] | None = None
     ) -> None:
-        """paths_from: the folder that relative paths in the settings of stages start from; the study's own when None.
+        """Create the study.
 
-        tell: is told, in a sentence, when the study scans by itself or ignores settings that data record.
+        Args:
+            folder: Folder of the study with its settings.
+            paths_from: Folder to which paths in the settings of stages are relative. None: the folder of the study.
+            log: Receives a message if the study is scanned automatically, or if it ignores settings that data record.
         """
         self.folder = folder
         self.paths_from = paths_from or folder.root
-        self._tell = tell
+        self._log = log
         self._warned: set[str] = set()
 
     def __repr__(self) -> str:
@@ -66,44 +75,45 @@ class Study:
 
     @cached_property
     def settings(self) -> dict[str, Settings]:
-        """All settings as the file and the defaults give them, by table name.
+        """All settings of the file, with defaults, by table name.
 
-        Raises UserError for unknown tables, unknown keys and wrong values.
+        Raises:
+            UserError: If a table, key or value is invalid.
         """
         return self.folder.resolved(settings_models(), unread=STAGES.broken())
 
     @cached_property
     def catalog(self) -> Catalog:
-        """Recordings, views and segments as the last scan found them.
+        """Recordings, views and segments of the last scan.
 
-        The first use scans, and so does one after settings, tables, annotations or videos have changed: what a scan
-        found is never used for something else. Files that are new are found by `scan`.
+        The study is scanned on first use, and again if settings, tables, annotations or videos have changed. New files are
+        found by `scan` only.
         """
         from actionprep.datasets.catalog import Catalog
 
         why = reason_to_scan(self.folder)
         if why:
-            if self._tell is not None:
-                self._tell(f"{why}: scanning.")
+            if self._log is not None:
+                self._log(f"{why}: scanning.")
             self.scan()
         return Catalog.read(self.folder.catalog)
 
     @cached_property
     def store(self) -> Store:
-        """The study's store; made when it is not there."""
+        """The study's store, which is created if it does not exist."""
         from actionprep.datasets.store.zarr_store import Store
 
         return Store(self.folder.store, create=True)
 
     def store_to_verify(self) -> Store:
-        """The study's store, opened even when the metadata of its root is damaged, for `Store.verify`."""
+        """Open the study's store even if the metadata of its root is damaged, for `Store.verify`."""
         from actionprep.datasets.store.zarr_store import Store
 
         return Store(self.folder.store, create=True, check_root=False)
 
     @cached_property
     def quarantine(self) -> Quarantine:
-        """What could not be made, and why."""
+        """Items that could not be built, with the reasons."""
         from actionprep.pipeline.quarantine import Quarantine
 
         return Quarantine(self.folder.quarantine)
@@ -111,9 +121,15 @@ class Study:
     def scan(
         self, *, workers: int = 4, again: bool = False, progress: Callable[[ScanProgress], None] | None = None
     ) -> ScanReport:
-        """Read every video once by packets and every annotation, and write the catalog.
+        """Read the packets of every video and all annotations, and write the catalog.
 
-        again: also read files that have not changed since the last scan.
+        Args:
+            workers: Number of files to read at the same time.
+            again: Also read files that have not changed since the last scan.
+            progress: Called with the progress.
+
+        Returns:
+            What was found.
         """
         from actionprep.datasets.scan import scan
         from actionprep.pipeline.probe import probe
@@ -123,7 +139,7 @@ class Study:
         return report
 
     def select(self, views: Sequence[str | int] = (), *, skip_incomplete: bool | None = None) -> ViewSelection:
-        """The views that a command works on: those named, else those of the settings, else all."""
+        """Select views: the given ones, else those of the settings, else all."""
         study = self.folder.study
         skip = study.skip_incomplete if skip_incomplete is None else skip_incomplete
         return self.catalog.select_views(views or study.views, skip_incomplete=skip)
@@ -132,10 +148,10 @@ class Study:
         """Settings of the stages: defaults, then the file, then the overrides.
 
         Returns:
-            Settings by name of the stage. Those of a stage are read when they are asked for first.
+            Settings by name of the stage. They are read on first access.
 
         Raises:
-            UserError: For a table that nothing reads; on the first look-up, for unknown settings and wrong values.
+            UserError: If the file has an unknown table; on first access, if a setting or value is invalid.
         """
         self.folder.check_tables([*STAGES, "train"])
         return _StageSettings(self.folder, overrides or {}, self.paths_from.resolve())
@@ -152,20 +168,23 @@ class Study:
         reset: bool = False,
         store: Store | None = None,
     ) -> Plan:
-        """Compare the items of stages with the store: what a build would do, and why.
+        """Compare the items of stages with the store, to determine what a build would do and why.
 
         Args:
-            stages: Stages to plan; those of the settings when none is named.
-            recordings: Plan only the views of these recordings; all when empty.
+            stages: Stages to plan. Default: those of the settings.
+            recordings: Plan only the views of these recordings. Empty: all.
             views: Views by id or number; those of the settings, else all.
-            overrides: Settings for this build only, such as {"tracks": {"grid": 10}}. Items of stages that are not in it
-                keep the options of the command line that made them.
-            enforce: Whether to rebuild inputs that were made with other settings than the file's. The default does so
-                only when no stage is named.
-            retry: Whether quarantined items are tried again.
-            skip_incomplete: Whether recordings that lack a view are left out; None uses the setting.
-            reset: Whether items that options of a command line made are rebuilt with the settings of the file.
-            store: A snapshot of the study's store to compare with; taken when None.
+            overrides: Settings for this build only, such as {"tracks": {"grid": 10}}. Items of other stages keep the
+                command-line options that they were built with.
+            enforce: Whether to rebuild inputs that were built with other settings than the file's. Default: only if no
+                stage is given.
+            retry: Whether to retry quarantined items.
+            skip_incomplete: Whether to skip recordings with a missing view; None uses the setting.
+            reset: Whether to rebuild items that were built with command-line options, with the settings of the file.
+            store: Snapshot of the study's store to compare with; None takes one.
+
+        Returns:
+            The plan.
         """
         from actionprep.datasets.alignment import require_aligned
         from actionprep.pipeline.plan import make_plan
@@ -198,7 +217,7 @@ class Study:
         )
 
     def save_options(self, options: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write settings into actionprep.toml. Comments and everything else in it stay.
+        """Write settings into actionprep.toml. Comments and other content are kept.
 
         Args:
             options: Values by table and setting.
@@ -209,10 +228,10 @@ class Study:
         self.__dict__.pop("settings", None)
 
     def warn(self, sentence: str) -> None:
-        """Pass a sentence on to whoever listens, once."""
-        if self._tell is not None and sentence not in self._warned:
+        """Log a message, once."""
+        if self._log is not None and sentence not in self._warned:
             self._warned.add(sentence)
-            self._tell(sentence)
+            self._log(sentence)
 
     def build(
         self,
@@ -225,10 +244,10 @@ class Study:
         reset: bool = False,
         progress: Progress | None = None,
     ) -> BuildReport:
-        """Build what these stages lack, and their inputs; see `plan` for the other arguments.
+        """Build the missing items of stages and their inputs; see `plan` for the other arguments.
 
-        With workers = 0 it works in this process; more use processes, for which a script needs the usual `__main__`
-        guard.
+        `workers` is the number of processes; 0 builds in this process. With processes, a script needs the usual
+        `__main__` guard.
         """
         plan = self.plan(
             *stages, views=views, overrides=overrides, retry=retry, skip_incomplete=skip_incomplete, reset=reset
@@ -252,15 +271,15 @@ class Study:
                 progress=progress,
             )
         finally:
-            # Items were replaced by other processes or other objects than this store.
+            # Other processes, or other store objects, may have replaced items.
             self.store.forget_readers()
 
     def repair(self, damage: Iterable[Damage], *, workers: int | Workers = 0) -> BuildReport:
-        """Rebuild damaged items, with the settings that they were made with; nothing else is touched.
+        """Rebuild only damaged items, with the settings that they were built with.
 
-        Settings that an item with damaged metadata records are not used: it gets those of the intact items of its
-        product where they agree, else those of actionprep.toml. A damaged item stays in its place until its replacement
-        is committed; one that nothing makes any more is reported as blocked.
+        An item with damaged metadata gets the settings of the intact items of its product if they agree, else those of
+        actionprep.toml. A damaged item is kept until its replacement is committed. Items that no stage builds any more are
+        reported as blocked.
         """
         return repair(self, damage, workers=workers)
 
@@ -279,28 +298,28 @@ class Study:
         return tables
 
     def events(self, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
-        """What these items left out, filled in or converted: for each product sums by what it was; only what there was."""
+        """Count what these items dropped, filled in or converted, by product and description; zero counts are left out."""
         return events(self.store, keys)
 
     def track_summary(self, keys: Iterable[ItemKey]) -> dict[str, Any] | None:
-        """Numbers of views, windows and points of these tracks, and the fraction visible; None without tracks."""
+        """Count views, windows and points of these tracks, and the share that is visible; None without tracks."""
         return track_summary(self.store, keys)
 
     def joints_outside(self, keys: Iterable[ItemKey]) -> list[tuple[ItemKey, int, int]]:
-        """Imported poses with joints outside of the picture: the item, how many they are, and of how many joints."""
+        """List imported poses with joints outside of the frame: item, number of such joints, and number of all joints."""
         return joints_outside(self.store, keys)
 
     def item(self, product: str, recording: str, view: str | int = "") -> ItemReader:
-        """Any stored item, by product, recording and view (name or index)."""
+        """Open a stored item by product, recording and view (name or number)."""
         name = self.catalog.view(recording, view).id if view != "" else ""
         return self.store.item(product, recording, name)
 
     def tracks(self, recording: str, *, view: str | int) -> Tracks:
-        """The point tracks of one view, read into memory."""
+        """Read the point tracks of one view into memory."""
         return read_tracks(self.item("tracks", recording, view))
 
     def poses(self, recording: str, *, view: str | int) -> PoseSequence:
-        """The poses of one view, read into memory."""
+        """Read the poses of one view into memory."""
         from actionprep.datasets.products.poses import read_pose_item
 
         return read_pose_item(self.item("pose", recording, view))
@@ -311,23 +330,23 @@ class Study:
         return self.snippet_table()
 
     def snippet_table(self, name: str = "default") -> pd.DataFrame:
-        """One row a snippet: recording, onset and offset (s), label, subject, session, overlap figures."""
+        """Read a table of snippets. Each row has recording, onset and offset (s), label, subject, session and overlaps."""
         from actionprep.datasets.products.snippets import SnippetTable
 
         return SnippetTable.read(self.store.item("snippets", name)).to_frame()
 
     def status(self) -> dict[str, Any]:
-        """What the store holds, how that stands to the settings, and what is quarantined, as plain values."""
+        """Return the products of the store, whether they match the settings, and the quarantine, as plain values."""
         return status(self)
 
     def stray_items(self) -> list[ItemKey]:
-        """Items whose recording or view is no longer in the catalog; without those whose metadata is damaged."""
+        """List items whose recording or view is no longer in the catalog, except items with damaged metadata."""
         views = {(view.recording, view.id) for view in self.catalog.views}
         store = self.store.snapshot()
         return store.intact(key for key in store.items() if key.view and (key.recording, key.view) not in views)
 
     def remove_items(self, keys: Iterable[ItemKey]) -> None:
-        """Delete items from the store, as its only builder."""
+        """Delete items from the store while holding its lock."""
         from actionprep.datasets.store.lock import build_lock
 
         with build_lock(self.store.require_local() / ".lock"):
@@ -337,7 +356,7 @@ class Study:
             self.store.snapshot()  # writes the index
 
     def _product(self, name: str) -> str:
-        """A product's name from the name of its stage or command."""
+        """Return the name of a product from the name of its stage or command."""
         for entry in stage_index().values():
             if name in (entry.name, entry.command):
                 return entry.name
@@ -346,7 +365,7 @@ class Study:
 
 
 class _StageSettings(Mapping[str, StageSettings]):
-    """Settings of all stages of a study; those of a stage are read on their first look-up."""
+    """Settings of all stages of a study, read on first access."""
 
     def __init__(self, folder: StudyFolder, overrides: Mapping[str, Mapping[str, Any]], root: Path) -> None:
         self._folder = folder
@@ -381,7 +400,7 @@ class _StageSettings(Mapping[str, StageSettings]):
 
 
 def settings_models() -> dict[str, type[Settings]]:
-    """All tables that actionprep.toml may have besides [study], with their models."""
+    """Return all tables that actionprep.toml may have besides [study], with their models."""
     from actionprep.training.train_settings import TrainSettings
 
     return {**{name: stage.Settings for name, stage in load_stages().items()}, "train": TrainSettings}

@@ -48,7 +48,7 @@ def write_tables(tables: Mapping[str, Any], folder: Path) -> None:
         obstacle = file_on_the_way(folder)
         if obstacle is not None:
             raise SetupError(
-                f"{obstacle} is a file, where the folder of the catalog is expected. Move it away, then run the same "
+                f"{obstacle} is a file, but must be the folder of the catalog. Move it away, then run the same "
                 "command again."
             ) from error
         raise SetupError(

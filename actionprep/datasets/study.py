@@ -12,9 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from pydantic import field_validator
+
 from actionprep.datasets.names import is_text
 from actionprep.datasets.paths import no_link
 from actionprep.datasets.recordings import Clock
+from actionprep.datasets.tables import is_text_encoding
 from actionprep.errors import SetupError, UserError, discard, nearest
 from actionprep.settings import COMMAND_LINE, Settings, is_no_layout_file, option
 
@@ -56,9 +59,32 @@ class StudySettings(Settings):
     segments: tuple[str, ...] = option(
         (), "Annotation files, folders or glob patterns with segments, for any layout.", names="file"
     )
-    segment_format: str = option("auto", "Format of the annotation files; auto detects it for each file.")
+    segment_format: str = option(
+        "auto",
+        "Format of the annotation files, or a TOML file with a custom list preset (see 'actionprep formats'); auto "
+        "detects it for each file.",
+        names="file",
+        known=is_no_layout_file,
+    )
+    segment_classes: str | None = option(
+        None,
+        "Text file with the name of each class, for annotations with numbers; not set: the file that the format has "
+        "beside its lists.",
+        names="file",
+    )
     segment_columns: dict[str, str] = option(
         {}, "Columns of csv annotations that have other names: { recording = 'video_id', onset = 'start' }."
+    )
+    point_length: float | None = option(
+        None,
+        "Length in ms of the segments that begin at events without length, such as POINT events of BORIS; not set: such "
+        "events are counted and left out.",
+        gt=0,
+    )
+    encoding: str = option(
+        "auto",
+        "Encoding of tables and lists, such as cp1252 or utf-16. auto detects UTF-8 and UTF-16 and reads other text as "
+        "cp1252, with a finding. A byte order mark always wins.",
     )
     offsets: str | None = option(
         None,
@@ -105,6 +131,13 @@ class StudySettings(Settings):
     skip_incomplete: bool = option(False, "Leave out recordings that lack a selected view, instead of stopping.")
     failure_budget: float = option(0.2, "Share of the items that may fail before a build stops.", ge=0, le=1)
     store: str = option("store", "Folder or fsspec URL of the store.", names="file")
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_exists(cls, name: str) -> str:
+        if not is_text_encoding(name):
+            raise ValueError(f"no text encoding '{name}'. Give auto, utf-8, utf-16, cp1252, latin-1 or another one")
+        return name
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Read csv tables that people make with spreadsheets and annotation tools."""
+"""Read csv tables and lists that people make with spreadsheets and annotation tools.
+
+The dialect of a text is decided here only: its encoding, its separator, and lines that are not rows.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,20 @@ import csv
 import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Literal
 
 from actionprep.datasets.findings import Finding
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError, name_list, nearest
 
 Rows = list[tuple[int, dict[str, str]]]
 
+Separator = Literal["auto", "comma", "semicolon", "tab", "bar", "space"]
+"""Separator of the cells of a list; space is any run of spaces and tabs."""
+
+_MARKS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 _SEPARATORS = "\t;,|"
 _SAMPLE_ROWS = 50
 _SAMPLE_BYTES = 1 << 12
@@ -25,12 +35,40 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
+_STATED_ENCODING: ContextVar[str] = ContextVar("encoding", default="auto")
+
+
+@contextmanager
+def text_encoding(name: str) -> Iterator[None]:
+    """Read tables and lists in this encoding, until the context ends.
+
+    Args:
+        name: An encoding that Python knows, as `study.encoding`; "auto" detects UTF-8 and UTF-16 and reads other text as
+            cp1252. A byte order mark always wins. JSON and XML are UTF-8 or state their encoding.
+    """
+    token = _STATED_ENCODING.set(name)
+    try:
+        yield
+    finally:
+        _STATED_ENCODING.reset(token)
+
+
+def is_text_encoding(name: str) -> bool:
+    """Return whether `text_encoding` accepts a name."""
+    if name == "auto":
+        return True
+    try:
+        "a".encode(name)
+    except (LookupError, ValueError):
+        return False
+    return True
+
 
 def read_csv(path: Path) -> tuple[list[str], Rows]:
     """Read a table with a header.
 
-    The text may be UTF-8, UTF-16 or cp1252, the separator a tab, semicolon, comma or bar. Blank lines and the line
-    `sep=;`, which Excel writes, are skipped.
+    The text may be UTF-8, UTF-16 or cp1252 (see `text_encoding`), the separator a tab, semicolon, comma or bar. Blank
+    lines and the line `sep=;`, which Excel writes, are skipped.
 
     Args:
         path: The file.
@@ -43,6 +81,54 @@ def read_csv(path: Path) -> tuple[list[str], Rows]:
             than columns.
     """
     return _parse(path, read_text(path))
+
+
+def read_list(path: Path, separator: Separator = "auto") -> list[tuple[int, list[str]]]:
+    """Read a list without a header.
+
+    Args:
+        path: The file.
+        separator: What is between cells; "auto" detects it.
+
+    Returns:
+        Line number and cells of each line that is not blank. Spaces around cells are removed.
+
+    Raises:
+        UserError: If the file cannot be read, is not text or is empty.
+    """
+    try:
+        rows = split_list(read_text(path), separator)
+    except csv.Error as error:
+        raise UserError(f"The list {path} is not a valid csv file: {error}.") from None
+    if not rows:
+        raise UserError(f"The list {path} is empty.")
+    return rows
+
+
+def split_list(text: str, separator: Separator = "auto") -> list[tuple[int, list[str]]]:
+    """Split a text as `read_list` does.
+
+    Raises:
+        csv.Error: If it is not valid csv.
+    """
+    mark = _MARKS.get(separator) or ("" if separator == "space" else _list_separator(text))
+    if not mark:
+        numbered = enumerate(text.splitlines(), start=1)
+        return [(line, cells) for line, content in numbered if (cells := content.split())]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
+    return [
+        (reader.line_num, [cell.strip() for cell in cells])
+        for cells in _non_blank(reader)
+        if not _is_separator_line(cells)
+    ]
+
+
+def _list_separator(text: str) -> str:
+    """Return the separator of a list; empty for spaces, which count where no other mark gives each line cells."""
+    separator = _separator(text)
+    lines = [line for line in text.splitlines()[:_SAMPLE_ROWS] if line.strip()]
+    is_used = sum(separator in line for line in lines) > len(lines) / 2
+    return separator if is_used else ""
 
 
 def read_text(path: Path) -> str:
@@ -77,7 +163,7 @@ def encoding_findings(path: Path, source: str) -> list[Finding]:
     _, guessed = _decode(path, data)
     if guessed is None:
         return []
-    message = f"is not UTF-8 and states no encoding; it was read as {guessed}. If letters are wrong, save it as UTF-8"
+    message = f"is not UTF-8 and states no encoding; it was read as {guessed}. If letters are wrong, set study.encoding"
     return [Finding("guessed encoding", source, message)]
 
 
@@ -102,7 +188,7 @@ def require_columns(path: Path, columns: Sequence[str], wanted: Mapping[str, str
 
 def csv_columns(columns: Sequence[str]) -> str:
     """List column names for a message, at most 20."""
-    return ", ".join(f"'{name}'" for name in columns[:20]) + (" …" if len(columns) > 20 else "")
+    return name_list([f"'{name}'" for name in columns], 20)
 
 
 def header_of(text: str) -> list[str]:
@@ -129,6 +215,10 @@ def _decode(path: Path, data: bytes) -> tuple[str, str | None]:
     if data.startswith(b"PK\x03\x04"):
         raise UserError(f"The table {path} is a spreadsheet, not text. Save it as csv in UTF-8.")
     marked = _marked_encoding(data)
+    wanted = _STATED_ENCODING.get()
+    has_mark = any(data.startswith(mark) for mark, _ in _BYTE_ORDER_MARKS)
+    if wanted != "auto" and not has_mark and data.lstrip()[:1] not in (b"<", b"{", b"["):
+        return _decode_as(path, data, wanted), None
     for encoding in (marked,) if marked else ("utf-8", "cp1252"):
         try:
             text = data.decode(encoding)
@@ -138,10 +228,26 @@ def _decode(path: Path, data: bytes) -> tuple[str, str | None]:
         if "\0" in text:
             problem = f"a NUL character at position {text.index(chr(0))}"
             break
-        stated = encoding == "utf-8" or any(data.startswith(mark) for mark, _ in _BYTE_ORDER_MARKS)
-        return text, None if stated else encoding
+        return text, None if encoding == "utf-8" or has_mark else encoding
     tried = marked.upper().removesuffix("-SIG") if marked else "UTF-8 or cp1252"
     raise UserError(f"The table {path} is not {tried} text: {problem}. Save it as csv in UTF-8.")
+
+
+def _decode_as(path: Path, data: bytes, encoding: str) -> str:
+    """Decode with the encoding that the user named."""
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"The table {path} is not {encoding} text: {error.reason} at byte {error.start}. Set study.encoding to its "
+            'encoding, or to "auto".'
+        ) from None
+    if "\0" in text:
+        raise UserError(
+            f"The table {path} is not {encoding} text: a NUL character at position {text.index(chr(0))}. Set "
+            'study.encoding to its encoding, or to "auto".'
+        )
+    return text
 
 
 def _marked_encoding(data: bytes) -> str | None:

@@ -95,7 +95,8 @@ def frames_in(times: np.ndarray, onset: np.ndarray, offset: np.ndarray) -> np.nd
     times = microseconds(times)
     first = np.searchsorted(times, microseconds(onset), "left")
     last = np.searchsorted(times, microseconds(offset), "left")
-    return np.maximum(last - first, 0)
+    counts: np.ndarray = np.maximum(last - first, 0)
+    return counts
 
 
 def frame_range(times: np.ndarray, onset: float, offset: float) -> tuple[int, int]:
@@ -154,7 +155,8 @@ def _near_frames(elapsed: np.ndarray, length_s: float, stride_s: float, count: i
     """
     first, new = _new_windows(elapsed, length_s, stride_s, count)
     starts = np.repeat(first - (np.cumsum(new) - new), new)
-    return np.arange(len(starts)) + starts
+    rows: np.ndarray = np.arange(len(starts)) + starts
+    return rows
 
 
 def _new_windows(elapsed: np.ndarray, length_s: float, stride_s: float, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,16 +27,15 @@ if TYPE_CHECKING:
     from actionprep.datasets.store.lock import LockClaim
     from actionprep.datasets.store.zarr_store import Store
 
-# How long a cluster's tasks may take to notice that they are not wanted any more.
+# How long canceled tasks of a cluster may take to stop.
 GIVE_UP_S = 20.0
-# How long to wait for an answer of a scheduler, and for the first worker of a cluster that is said to be running.
+# How long to wait for an answer of a scheduler, and for the first worker of its cluster.
 ANSWER_S = 20.0
 FIRST_WORKER_S = 30.0
-# How long processes of our own may take to begin again after all of them died: starting one takes seconds, many on a
-# machine that is busy.
+# How long local worker processes may take to restart after all of them died. On a busy machine this is slow.
 REVIVAL_S = 120.0
-# A task whose workers died so often before they began it, and of whom nobody else is suspected, is not to blame.
-MAX_STILLBORN = 5
+# Maximum number of workers that die before they start a task, without a suspect. More deaths are not the video's fault.
+MAX_EARLY_DEATHS = 5
 
 _DIED = "the worker process died on it twice, the second time alone (out of memory, or a crash in a decoder)"
 
@@ -45,7 +44,7 @@ _DIED = "the worker process died on it twice, the second time alone (out of memo
 def dask_outcomes(
     tasks: tuple[ViewTask, ...], store: Store, workers: Workers, log_folder: Path | None, claim: LockClaim
 ) -> Iterator[Iterator[TaskOutcome]]:
-    """Run the tasks; yields their outcomes as they come. Leaving the block early gives up what is not done."""
+    """Run the tasks and yield their outcomes as they finish. Leaving the block early cancels the others."""
     with _client(workers, tasks) as client:
         work = _Work(client, store, log_folder, claim, local=workers.scheduler is None and workers.slurm is None)
         try:
@@ -64,14 +63,14 @@ class _Work:
         self._claim = claim
         self._marks = store.path.resolve() / ".partial"
         self._running: dict[Any, tuple[ViewTask, Path]] = {}
-        self._stillborn: Counter[tuple[str, str]] = Counter()
+        self._early_deaths: Counter[tuple[str, str]] = Counter()
         self._group = f"actionprep-{uuid.uuid4().hex}"
 
     def outcomes(self, tasks: tuple[ViewTask, ...]) -> Iterator[TaskOutcome]:
-        """One outcome a task.
+        """Yield one outcome per task.
 
-        A process that dies takes along whatever it was given. A task that it had not begun is handed out again. One that
-        it had begun is a suspect: those are run once more when all others are done, each item alone.
+        When a worker process dies, all its tasks are lost. Tasks that it had not started are submitted again. A task that
+        it had started is a suspect: suspects run again after all others, one item at a time.
         """
         from distributed import as_completed
 
@@ -89,13 +88,13 @@ class _Work:
                 mark.unlink(missing_ok=True)
                 suspects.append(task)
             else:
-                self._note_stillborn(task, len(suspects))
+                self._note_early_deaths(task, len(suspects))
                 futures.add(self._submit(task))
         for task in suspects:
             yield self._one_by_one(task)
 
     def _done(self, futures: Any) -> Iterator[Any]:
-        """Futures as they are done; raises SetupError where no process of this machine is left to do them."""
+        """Yield futures as they finish; raises SetupError if all local worker processes are gone."""
         alive = looked = time.monotonic()
         while not futures.is_empty():
             if futures.has_ready():
@@ -108,21 +107,21 @@ class _Work:
                 alive = now
             elif now - alive > REVIVAL_S:
                 raise SetupError(
-                    f"All worker processes have ended, and none has begun again for {REVIVAL_S:.0f} s, so no video is to "
-                    "blame.\nLook at the memory of the machine and at what else runs on it, or see what happens with "
-                    "'--workers 0'. What was finished is whole: the same command goes on there."
+                    f"All worker processes have died, and none has restarted for {REVIVAL_S:.0f} s. The videos are not the "
+                    "cause.\nCheck the memory of the machine and what else runs on it, or run with '--workers 0'. Finished "
+                    "items are complete: the same command resumes the build."
                 )
             if self._local and now - looked > 1:
                 looked = now
                 _revive(self._client.cluster)
 
     def give_up(self) -> None:
-        """Cancel what is not done, and wait until nothing of it writes any more."""
+        """Cancel unfinished tasks and wait until they no longer write."""
         marks = [mark for _, mark in self._running.values()]
-        with suppress(OSError, TimeoutError):  # the cluster may be why we give up
+        with suppress(OSError, TimeoutError):  # the cluster may be the reason to stop
             self._client.cancel(list(self._running), force=True)
         until = time.monotonic() + GIVE_UP_S
-        # Processes of our own are ended with the cluster.
+        # Local processes end with the cluster.
         while not self._local and any(mark.exists() for mark in marks) and time.monotonic() < until:
             time.sleep(0.1)
 
@@ -136,7 +135,7 @@ class _Work:
             mark=mark,
             claim=self._claim,
             on_cluster=True,
-            # Of many tasks of one group Dask hands out no more than workers can begin at once; the rest waits.
+            # Dask submits only as many tasks of one group as workers can start; the others wait.
             key=(self._group, f"{task.source.recording}/{task.source.view}", mark.name),
             pure=False,
             resources={"GPU": 1} if _needs_gpu(task) and not self._local else None,
@@ -145,7 +144,7 @@ class _Work:
         return future
 
     def _result(self, future: Any, task: ViewTask) -> TaskOutcome | None:
-        """What a task did; None when its process died."""
+        """Return the outcome of a task; None if its process died."""
         from distributed import CancelledError, KilledWorker
         from distributed.comm import CommClosedError
 
@@ -156,13 +155,13 @@ class _Work:
                 return None
             except (CancelledError, CommClosedError) as error:
                 raise SetupError(
-                    f"The Dask cluster let go of the work ({error}): its scheduler has ended, or somebody cancelled it.\n"
-                    "What was finished is whole. Start the cluster again, then run the same command: it goes on there."
+                    f"The Dask cluster dropped the tasks ({error}): its scheduler has ended, or somebody canceled them.\n"
+                    "Finished items are complete. Restart the cluster, then run the same command to resume."
                 ) from error
         return outcome
 
     def _one_by_one(self, task: ViewTask) -> TaskOutcome:
-        """Make the items of a suspect each alone, with nothing beside it, to find the one that kills its process."""
+        """Build the items of a suspect one at a time, with no other task running, to find the one that kills its process."""
         from distributed import as_completed
 
         made: dict[str, ItemOutcome] = {}
@@ -187,26 +186,26 @@ class _Work:
         return TaskOutcome(tuple(made.values()), frames, concealed, missing, sum(part.seconds for part in parts))
 
     def _failed_input(self, item: PlannedItem, made: dict[str, ItemOutcome]) -> InputError | None:
-        for one in find_stage(item.key.product).inputs(item.settings):
-            if one.product in made and made[one.product].problem is not None:
-                return derived_error(one.product)
+        for source in find_stage(item.key.product).inputs(item.settings):
+            if source.product in made and made[source.product].problem is not None:
+                return derived_error(source.product)
         return None
 
-    def _note_stillborn(self, task: ViewTask, num_suspects: int) -> None:
-        place = (task.source.recording, task.source.view)
-        self._stillborn[place] += 1
-        if self._stillborn[place] > MAX_STILLBORN + num_suspects:
+    def _note_early_deaths(self, task: ViewTask, num_suspects: int) -> None:
+        view = (task.source.recording, task.source.view)
+        self._early_deaths[view] += 1
+        if self._early_deaths[view] > MAX_EARLY_DEATHS + num_suspects:
             raise SetupError(
-                f"Worker processes died {self._stillborn[place]} times before they began {'/'.join(place)}, so no video is "
-                "to blame.\nLook into their logs and at the memory of the machine, or see what happens with '--workers 0'."
+                f"Worker processes died {self._early_deaths[view]} times before they started {'/'.join(view)}. The videos "
+                "are not the cause.\nCheck their logs and the memory of the machine, or run with '--workers 0'."
             )
 
 
 def _revive(cluster: Any) -> None:
-    """Start processes anew in place of those that a cluster of this machine has let go of.
+    """Replace worker processes that a local cluster has lost.
 
-    A worker that dies before its nanny has seen it begin is not started again, and after a while the cluster forgets it:
-    without workers the build would wait for ever.
+    A worker that dies before its nanny has registered it is not restarted, and the cluster forgets it after a while.
+    Without workers the build would wait forever.
     """
     if len(cluster.workers) < len(cluster.worker_spec):
         cluster.scale(len(cluster.worker_spec))
@@ -218,12 +217,12 @@ def _client(workers: Workers, tasks: tuple[ViewTask, ...]) -> Iterator[Any]:
     import distributed
 
     with ExitStack() as stack:
-        # The first death of a worker is told: who is to blame is found out here.
+        # Report the first death of a worker: the cause is found here.
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 0}))
         stack.enter_context(dask.config.set({"distributed.worker.daemon": True}))
-        # A worker that is stopped for a while, as on a laptop that sleeps, is not dead: a dead one's connection ends.
+        # A suspended worker, as on a sleeping laptop, is not dead: the connection of a dead one ends.
         stack.enter_context(dask.config.set({"distributed.scheduler.worker-ttl": None}))
-        # What becomes of a lost connection is reported in one message here, not by the logs of each part of Dask.
+        # A lost connection is reported in one message here, not by the logs of each part of Dask.
         stack.enter_context(_silent("distributed", "tornado", "asyncio"))
         if workers.scheduler is not None:
             client = stack.enter_context(_client_of(workers.scheduler))
@@ -232,13 +231,13 @@ def _client(workers: Workers, tasks: tuple[ViewTask, ...]) -> Iterator[Any]:
             cluster = stack.enter_context(_slurm_cluster(workers.slurm, workers.count))
             client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
         else:
-            with _deaf_to_ctrl_c():
+            with _ignore_ctrl_c():
                 cluster = distributed.LocalCluster(
                     n_workers=min(workers.count, len(tasks)),
                     threads_per_worker=1,
                     processes=True,
                     dashboard_address=None,
-                    # Its HTTP server cannot be left out: any free port, or a second build would warn about 8787.
+                    # The HTTP server cannot be disabled: use any free port, or a second build would warn about 8787.
                     scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                     memory_limit=0,
                     silence_logs=50,
@@ -250,8 +249,8 @@ def _client(workers: Workers, tasks: tuple[ViewTask, ...]) -> Iterator[Any]:
 
 @contextmanager
 def _silent(*names: str) -> Iterator[None]:
-    """Within the block, nothing below critical comes from these loggers."""
-    loggers = [logging.getLogger(one) for one in logging.root.manager.loggerDict if one.split(".")[0] in names]
+    """Silence these loggers below the level CRITICAL."""
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
@@ -275,31 +274,31 @@ def _client_of(address: str) -> Any:
 
 
 def _require_workers(client: Any, address: str, tasks: tuple[ViewTask, ...]) -> None:
-    """Raise SetupError for a cluster on which the tasks would wait for ever."""
+    """Raise SetupError if the cluster has no workers for these tasks, which would then wait forever."""
     with suppress(TimeoutError):
         client.wait_for_workers(1, timeout=FIRST_WORKER_S)
-    # Newer versions of Dask tell only of a few workers unless they are asked for all.
+    # Newer versions of Dask return only a few workers by default.
     ask = partial(client.scheduler_info, n_workers=-1)
     try:
-        found = ask()["workers"].values()
+        workers = ask()["workers"].values()
     except TypeError:
-        found = client.scheduler_info()["workers"].values()
-    if not found:
+        workers = client.scheduler_info()["workers"].values()
+    if not workers:
         raise SetupError(
             f"The Dask scheduler at {address} has no workers.\nStart some with 'dask worker {address}', then run the "
             "same command again."
         )
     needy = sum(map(_needs_gpu, tasks))
-    if needy and not any(one.get("resources", {}).get("GPU") for one in found):
+    if needy and not any(worker.get("resources", {}).get("GPU") for worker in workers):
         raise SetupError(
-            f'{needy} views ask for a GPU (device = "cuda"), and no worker of the Dask scheduler at {address} offers '
+            f'{needy} views need a GPU (device = "cuda"), but no worker of the Dask scheduler at {address} has '
             f"one.\nStart workers with 'dask worker {address} --resources GPU=1', or set the device to cpu or auto."
         )
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C: the builder alone decides how to stop, and stops them."""
+def _ignore_ctrl_c() -> Iterator[None]:
+    """Make processes that start in this block ignore Ctrl-C: the builder stops them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

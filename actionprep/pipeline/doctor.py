@@ -1,4 +1,4 @@
-"""Examine what this machine can use: packages, video codecs, trackers, mask sources, devices."""
+"""Check which packages, video codecs, trackers, mask sources and devices are available."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from actionprep.errors import UserError, nearest
 
 INSTALL = "actionprep doctor --install"
 
-# Where code and weights of published models are fetched from, by torch.hub and transformers.
+# Hosts from which torch.hub and transformers download code and weights of published models.
 _HUBS = (("github.com", 443), ("huggingface.co", 443))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that the machine has or lacks, and how to get it."""
+    """State of one component, and how to get it if it is missing."""
 
     name: str
     state: Literal["ready", "missing"]
@@ -29,22 +29,30 @@ class Finding:
     remedy: str = ""
 
     def document(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the finding as plain values."""
         return asdict(self)
 
 
 def examine() -> list[Finding]:
-    """All findings, the basics first."""
+    """Return all findings, basic components first."""
     return [*_machine(), *_extras(), *_trackers(), *_mask_sources(), *_pose_backends(), *_plugins()]
 
 
 def install(backend: str, place: str | None = None, *, echo: bool = True) -> str:
-    """Run the install recipe of a pose backend that pip alone cannot install; returns a sentence of what is there now.
+    """Install a pose backend that pip alone cannot install.
 
-    backend: mediapipe, into an environment of its own (place: its folder, the user's cache when None), or mmpose, into
-        that of a Python (place: its path, the running one when None).
+    Args:
+        backend: "mediapipe", installed into a separate environment, or "mmpose", installed into that of a Python.
+        place: For mediapipe, folder of the environment; None: the user's cache. For mmpose, path of the Python; None: the
+            running one.
+        echo: Whether to print the progress.
 
-    Raises UserError for another backend, SetupError with pip's last lines when it cannot be installed.
+    Returns:
+        A sentence with what was installed.
+
+    Raises:
+        UserError: If the backend is unknown.
+        SetupError: If the installation fails; contains the last lines of pip.
     """
     if backend == "mediapipe":
         from actionprep.pipeline.pose_backends.mediapipe import install_mediapipe
@@ -55,43 +63,49 @@ def install(backend: str, place: str | None = None, *, echo: bool = True) -> str
 
         return f"MMPose {install_mmpose(place, echo=echo)} is ready."
     raise UserError(
-        f"No install recipe for '{backend}'.{nearest(backend, ('mediapipe', 'mmpose'))} There is one for mediapipe and "
-        "mmpose; vitpose comes with pip install 'actionprep[hf]'."
+        f"No install recipe for '{backend}'.{nearest(backend, ('mediapipe', 'mmpose'))} Available: mediapipe and "
+        "mmpose; install vitpose with pip install 'actionprep[hf]'."
     )
 
 
 def best_pose_backend() -> tuple[str, str]:
-    """The pose backend to name in a new study's settings, and one sentence that says why and how to change it.
+    """Choose the pose backend of a new study.
 
-    HRNet or ViTPose where code and weights are here or can be fetched; else MediaPipe, which every machine can have.
+    HRNet or ViTPose if their code and weights are installed or can be downloaded, otherwise MediaPipe.
+
+    Returns:
+        Name of the backend, and the reason with alternatives.
     """
     if mmpose_missing() == "" and (_has_mmpose_weights() or can_fetch()):
         return "mmpose", "HRNet-W32 through MMPose, which is installed; mediapipe is faster without a GPU."
     if importlib.util.find_spec("transformers") is not None and can_fetch():
-        return "vitpose", "ViTPose, fetched on first use; mediapipe is faster without a GPU."
+        return "vitpose", "ViTPose, downloaded on first use; mediapipe is faster without a GPU."
     if _has_mediapipe():
-        return "mediapipe", "MediaPipe, which is installed and needs no weights; one person a frame."
+        return "mediapipe", "MediaPipe, which is installed and needs no weights; one person per frame."
     return "mediapipe", f"MediaPipe, which needs no weights; install it once with '{INSTALL} mediapipe'."
 
 
 def best_tracker() -> tuple[str, str]:
-    """The tracker to name in a new study's settings, and one sentence that says why and how to change it.
+    """Choose the tracker of a new study.
 
-    CoTracker where its code and weights are here or the internet can be reached; else pyramidal Lucas–Kanade.
+    CoTracker if its code and weights are installed or can be downloaded, otherwise pyramidal Lucas–Kanade.
+
+    Returns:
+        Name of the tracker, and the reason with alternatives.
     """
     from actionprep.pipeline.trackers import TRACKERS
     from actionprep.pipeline.trackers.settings import TracksSettings
 
     best = "cotracker3_offline"
-    if TRACKERS.find(best).is_at_hand(TracksSettings(tracker=best)):
-        return best, "CoTracker 3, whose code and weights are on this machine; 'lk' is far faster without a GPU."
+    if TRACKERS.find(best).is_available(TracksSettings(tracker=best)):
+        return best, "CoTracker 3, which is installed; 'lk' is much faster without a GPU."
     if can_fetch():
-        return best, "CoTracker 3, fetched on first use; 'lk' needs no weights and is far faster without a GPU."
-    return "lk", "pyramidal Lucas–Kanade, since CoTracker's weights are neither here nor to be fetched from here."
+        return best, "CoTracker 3, downloaded on first use; 'lk' needs no weights and is much faster without a GPU."
+    return "lk", "pyramidal Lucas–Kanade, because CoTracker is not installed and cannot be downloaded from here."
 
 
 def can_fetch() -> bool:
-    """Whether the hubs answer, within two seconds each; ACTIONPREP_OFFLINE=1 says no without asking."""
+    """Return whether the hubs answer within two seconds each. ACTIONPREP_OFFLINE=1 disables the check and downloads."""
     if os.environ.get("ACTIONPREP_OFFLINE") or os.environ.get("HF_HUB_OFFLINE"):
         return False
     for address in _HUBS:
@@ -110,10 +124,10 @@ def _machine() -> Iterator[Finding]:
     free = shutil.disk_usage(".").free
     yield Finding("processor", "ready", f"{cores} cores; {free / 1e9:.0f} GB free on this disk")
     if torch.cuda.is_available():
-        names = ", ".join(torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count()))
+        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         yield Finding("GPU", "ready", f"{names}; torch {torch.__version__}")
     else:
-        remedy = f"torch {torch.__version__} sees none; everything works without, CoTracker and large models slowly"
+        remedy = f"torch {torch.__version__} detects none; CoTracker and large models are slow without a GPU"
         yield Finding("GPU", "missing", "", remedy)
     yield Finding(
         "video",
@@ -135,10 +149,10 @@ def _extras() -> Iterator[Finding]:
             yield Finding(f"extra {extra}", "missing", "", f"{purpose}: pip install 'actionprep[{extra}]'")
             continue
         try:
-            found = version(module.replace("_", "-"))
+            installed = version(module.replace("_", "-"))
         except PackageNotFoundError:
-            found = ""
-        yield Finding(f"extra {extra}", "ready", f"{module} {found}: {purpose}")
+            installed = ""
+        yield Finding(f"extra {extra}", "ready", f"{module} {installed}: {purpose}")
 
 
 def _trackers() -> Iterator[Finding]:
@@ -147,10 +161,10 @@ def _trackers() -> Iterator[Finding]:
 
     for name, kind in TRACKERS.working().items():
         settings = TracksSettings(tracker=name)
-        if kind.is_at_hand(settings):
+        if kind.is_available(settings):
             yield Finding(f"tracker {name}", "ready", TRACKERS.help(name))
         else:
-            remedy = "fetched on first use with internet access, or set tracks.repo and tracks.checkpoint"
+            remedy = "downloaded on first use with internet access, or set tracks.repo and tracks.checkpoint"
             yield Finding(f"tracker {name}", "missing", TRACKERS.help(name), remedy)
 
 
@@ -169,26 +183,26 @@ def _pose_backends() -> Iterator[Finding]:
         yield Finding("pose mediapipe", "ready", about["mediapipe"])
     else:
         yield Finding("pose mediapipe", "missing", about["mediapipe"], f"{INSTALL} mediapipe (about 1 GB, once)")
-    lacks = mmpose_missing()
-    if lacks:
-        yield Finding("pose mmpose", "missing", about["mmpose"], f"{lacks} not installed: {INSTALL} mmpose")
+    missing = mmpose_missing()
+    if missing:
+        yield Finding("pose mmpose", "missing", about["mmpose"], f"{missing} not installed: {INSTALL} mmpose")
     elif _has_mmpose_weights():
-        yield Finding("pose mmpose", "ready", f"{about['mmpose']}; weights of hrnet-w32 are here")
+        yield Finding("pose mmpose", "ready", f"{about['mmpose']}; weights of hrnet-w32 are downloaded")
     else:
         yield Finding(
-            "pose mmpose", "ready", f"{about['mmpose']}; weights are fetched on first use, or set pose.checkpoint"
+            "pose mmpose", "ready", f"{about['mmpose']}; weights are downloaded on first use, or set pose.checkpoint"
         )
     if importlib.util.find_spec("transformers") is None:
         yield Finding("pose vitpose", "missing", about["vitpose"], "pip install 'actionprep[hf]'")
     else:
         yield Finding(
-            "pose vitpose", "ready", f"{about['vitpose']}; weights are fetched on first use, or set pose.model"
+            "pose vitpose", "ready", f"{about['vitpose']}; weights are downloaded on first use, or set pose.model"
         )
-    yield Finding("pose import", "ready", "poses that are there already: 'actionprep formats' lists what is read")
+    yield Finding("pose import", "ready", "reads existing poses; 'actionprep formats' lists the formats")
 
 
 def _plugins() -> Iterator[Finding]:
-    """Every part that another package adds, and what is wrong with it."""
+    """Yield a finding for each plugin of another package."""
     from actionprep.registry import plugins
 
     for kind, entry, error in plugins():
@@ -199,7 +213,7 @@ def _plugins() -> Iterator[Finding]:
 
 
 def mmpose_missing() -> str:
-    """The modules of MMPose that cannot be imported, as text; "" when it is whole."""
+    """Return the missing modules of MMPose as text; "" if all are installed."""
     modules = ("mmpose", "mmengine", "mmcv", "xtcocotools")
     return ", ".join(name for name in modules if importlib.util.find_spec(name) is None)
 

@@ -21,25 +21,26 @@ STAGES: Registry[type[Stage]] = Registry(
         Entry(
             "frames",
             "actionprep.pipeline.frames:Frames",
-            "Decode frames into the store, so that training need not touch the videos",
+            "Decode frames into the store, so that training does not read the videos",
         ),
-        Entry(
-            "keyframes", "actionprep.pipeline.keyframes:Keyframes", "Choose the frames of each view that stand for it"
-        ),
-        Entry("masks", "actionprep.pipeline.masks:Masks", "Tell foreground from background in every frame"),
+        Entry("keyframes", "actionprep.pipeline.keyframes:Keyframes", "Choose representative frames of each view"),
+        Entry("masks", "actionprep.pipeline.masks:Masks", "Separate foreground from background in every frame"),
         Entry(
             "tracks",
             "actionprep.pipeline.tracks:Tracks",
-            "Follow points through windows of frames, seeded on the foreground of each window",
+            "Track points through windows of frames, starting on the foreground of each window",
         ),
-        Entry("pose", "actionprep.pipeline.pose:Pose", "Find people's joints in every frame, and who is who over time"),
+        Entry(
+            "pose",
+            "actionprep.pipeline.pose:Pose",
+            "Estimate the joints of people in every frame and track each person",
+        ),
         Entry(
             "heatmaps",
             "actionprep.pipeline.heatmaps:Heatmaps",
-            "Render poses as heatmap volumes and store them; training renders on read, so that this is only for other "
-            "programs",
+            "Render poses as heatmap volumes and store them, for other programs; training renders them on read",
         ),
-        Entry("lowres", "actionprep.pipeline.lowres:Lowres", "Shrink every frame, to several sizes in one pass"),
+        Entry("lowres", "actionprep.pipeline.lowres:Lowres", "Downscale every frame, to several sizes in one pass"),
         Entry(
             "snippets",
             "actionprep.pipeline.snippets:Snippets",
@@ -48,7 +49,7 @@ STAGES: Registry[type[Stage]] = Registry(
         Entry(
             "split",
             "actionprep.pipeline.split:Split",
-            "Split recordings into train, val and test, so that no source crosses: split/<name>",
+            "Split recordings into train, val and test without sharing a source: split/<name>",
         ),
     ),
     plural="Stages",
@@ -57,12 +58,12 @@ STAGES: Registry[type[Stage]] = Registry(
 """Stages by the name of their product."""
 
 COMMANDS = MappingProxyType({"frames": "decode", "tracks": "track"})
-"""The command of a stage, where it is not the name of the product."""
+"""Command of a stage by product, if the names differ."""
 
 
 @dataclass(frozen=True)
 class StageEntry:
-    """What help needs of a stage: product, command and one line of text."""
+    """Help entry of a stage: product, command and one line of text."""
 
     name: str
     command: str
@@ -70,7 +71,7 @@ class StageEntry:
 
 
 def stage_index() -> dict[str, StageEntry]:
-    """All stages by product name, without importing them."""
+    """Return all stages by product name, without importing them."""
     return {
         name: StageEntry(name, COMMANDS.get(name, name), entry.help or f"A stage of the package {entry.origin}")
         for name, entry in STAGES.entries().items()

@@ -16,7 +16,8 @@ from actionprep.registry import Registry
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
+    from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.writer import ItemWriter
 
 # Motion is measured on images of about this short side: fine enough for a hand, coarse enough to ignore sensor noise.
 _MOTION_SIDE = 60

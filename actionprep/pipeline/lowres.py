@@ -17,7 +17,8 @@ from actionprep.pipeline.stage import Filter, FrameBlock, FrameStage, ViewSource
 from actionprep.settings import StageSettings, option
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
+    from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.writer import ItemWriter
 
 
 class LowresSettings(StageSettings):

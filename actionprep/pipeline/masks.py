@@ -12,7 +12,8 @@ from actionprep.pipeline.mask_sources.settings import MasksSettings
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, stage
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
+    from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.writer import ItemWriter
 
 
 @stage("masks", version=2, settings=MasksSettings)

@@ -87,7 +87,8 @@ class PacketIndex:
     @property
     def times(self) -> np.ndarray:
         """Times in seconds from the first frame, float64 of shape (T,)."""
-        return (self.ticks - self.ticks[0]) * self.time_base.numerator / self.time_base.denominator
+        times: np.ndarray = (self.ticks - self.ticks[0]) * self.time_base.numerator / self.time_base.denominator
+        return times
 
     def packet_of_slot(self) -> np.ndarray:
         """Return the packet that makes each frame, int64 of shape (T,)."""

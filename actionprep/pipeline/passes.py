@@ -1,4 +1,4 @@
-"""Feed all frame stages of one view from one decode pass, while another thread writes what they make."""
+"""Feed all frame stages of one view from one decode pass, while another thread writes their output."""
 
 from __future__ import annotations
 
@@ -23,20 +23,23 @@ if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import ItemKey, Store
     from actionprep.pipeline.plan import PlannedItem
 
-# Bytes of arrays that wait to be written, at most, before the stages wait.
+# Maximum number of bytes that wait to be written before the stages wait.
 _BEHIND_BYTES = 64 << 20
 
-# A block should fit into a processor's cache with what is made of it, and still be worth a call.
+# A block and what is computed from it should fit into the cache, but be large enough to amortize a call.
 _BLOCK_BYTES = 16 << 20
 
 
 @dataclass
 class PassReport:
-    """What one pass over a view did.
+    """Result of one pass over a view.
 
-    num_frames  frames that were pushed; concealed and missing are counted among them
-    shortfall   what the decoder could not give, None when all was well or only some frames were read
-    problems    stages that gave up on this input, by product; the others went on
+    Attributes:
+        num_frames: Number of pushed frames, including concealed and missing ones.
+        concealed: Number of frames with damage that the decoder covered.
+        missing: Number of frames that repeat another one.
+        shortfall: What the decoder could not decode; None without damage, or if only some frames were read.
+        problems: Errors of the stages that stopped because of this input, by product.
     """
 
     num_frames: int = 0
@@ -54,13 +57,23 @@ def run_pass(
     block_frames: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> PassReport:
-    """Decode a view once and push its frames to the stages, those that others read live first.
+    """Decode a view once and push its frames to the stages, live inputs first.
 
-    A live input whose item is already in the store is replayed from there. A stage that raises InputError is left
-    out from then on, with those that read it live. Where all stages name the few frames that they want, only those
-    are decoded. progress: called with the number of frames after each block.
+    A live input whose item is already in the store is replayed from there. A stage that raises InputError is skipped from
+    then on, as are the stages that read it live. If all stages name the frames that they need, only those are decoded.
 
-    Raises InputError when the video itself cannot be read.
+    Args:
+        source: The view.
+        stages: Stages of the view.
+        threads: Threads for decoding; 0 leaves the number to FFmpeg.
+        block_frames: Frames per block; None chooses a size that fits into the cache.
+        progress: Called with the number of frames after each block.
+
+    Returns:
+        Counts of frames, and the errors of stages.
+
+    Raises:
+        InputError: If the video cannot be read.
     """
     feeds = [_Feed(stage, stages) for stage in _inputs_first(stages)]
     report = PassReport()
@@ -79,9 +92,10 @@ def run_pass(
 
 
 class LivePass:
-    """The same for frames that come as they are filmed: blocks are pushed from outside, and there is no end.
+    """A pass over a live source: the caller pushes the blocks, and `finish` is never called.
 
-    Raises InputError with the reason of a stage that gives up.
+    Args:
+        stages: Stages of the view.
     """
 
     def __init__(self, stages: Sequence[FrameStage]) -> None:
@@ -89,7 +103,7 @@ class LivePass:
         self._report = PassReport()
 
     def push(self, block: FrameBlock) -> None:
-        """Give a block to every stage."""
+        """Push a block to every stage; raises the InputError of a stage that stops."""
         _to_all(self._feeds, self._report, block)
         for problem in self._report.problems.values():
             raise problem
@@ -97,7 +111,7 @@ class LivePass:
 
 @dataclass(frozen=True)
 class ItemOutcome:
-    """What became of one item; problem is None when it is in the store."""
+    """Outcome of one item; `problem` is None if the item is in the store."""
 
     key: ItemKey
     fingerprint: str
@@ -107,7 +121,7 @@ class ItemOutcome:
 
 @dataclass(frozen=True)
 class PassOutcome:
-    """What `decode_pass` made: one outcome an item, and counts of frames."""
+    """Result of `decode_pass`: one outcome per item, and counts of frames."""
 
     items: tuple[ItemOutcome, ...]
     num_frames: int
@@ -123,37 +137,44 @@ def decode_pass(
     threads: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> PassOutcome:
-    """Make these items of one view from one decode pass, and commit those that come out well.
+    """Build items of one view in one decode pass, and commit those without a problem.
 
-    progress: called with the number of frames after each block; what it raises ends the pass.
-    Each item's outcome says what became of it; problems of the machine and faults of the program are raised.
+    Args:
+        source: The view.
+        items: Items to build.
+        store: Store to write to.
+        threads: Threads for decoding; 0 leaves the number to FFmpeg.
+        progress: Called with the number of frames after each block. An exception that it raises ends the pass.
+
+    Returns:
+        One outcome per item; problems of the input are part of it. Other errors are raised.
     """
     drafts: list[_Draft] = []
     with WriteBehind() as behind:
         try:
             stages: list[FrameStage] = []
-            refused: dict[str, InputError] = {}
+            rejected: dict[str, InputError] = {}
             for item in items:
                 drafts.append(_Draft(item, source, store, behind))
                 try:
-                    _refuse_without_inputs(item, refused)
-                    stages.append(drafts[-1].start(made_here={one.key.product for one in items}))
+                    _check_inputs(item, rejected)
+                    stages.append(drafts[-1].start(made_here={planned.key.product for planned in items}))
                 except InputError as problem:
-                    refused[item.key.product] = problem
+                    rejected[item.key.product] = problem
             try:
                 report = run_pass(source, stages, threads=threads, progress=progress) if stages else PassReport()
             except InputError as problem:
                 report = PassReport(problems={stage.name: problem for stage in stages})
-            report.problems.update(refused)
+            report.problems.update(rejected)
             behind.wait()
         except BaseException as error:
             behind.abandon()
-            # The store explains errors of the disk on the way out.
+            # The store turns disk errors into SetupErrors when the drafts end.
             for explained in [draft.end(error) for draft in drafts]:
                 if explained is not None and explained is not error:
                     raise explained from error
             raise
-        # Side by side, since each waits for the disk.
+        # In parallel, because each waits for the disk.
         with ThreadPoolExecutor(len(drafts)) as pool:
             problems = [report.problems.get(draft.item.key.product) for draft in drafts]
             raised = list(pool.map(_Draft.end, drafts, problems))
@@ -168,20 +189,20 @@ def decode_pass(
 
 
 def derived_error(product: str) -> InputError:
-    """Why an item cannot be made whose input could not."""
-    return InputError(f"its input '{product}' could not be made", derived=True)
+    """Return the error of an item with an input that could not be built."""
+    return InputError(f"its input '{product}' could not be built", derived=True)
 
 
-def _refuse_without_inputs(item: PlannedItem, refused: Mapping[str, InputError]) -> None:
-    for one in find_stage(item.key.product).inputs(item.settings):
-        if one.product in refused:
-            raise derived_error(one.product)
+def _check_inputs(item: PlannedItem, rejected: Mapping[str, InputError]) -> None:
+    for source in find_stage(item.key.product).inputs(item.settings):
+        if source.product in rejected:
+            raise derived_error(source.product)
 
 
 class WriteBehind:
-    """A thread that writes what stages append, so that converting and decoding need not wait for the disk.
+    """A thread that writes what stages append, so that decoding and conversion do not wait for the disk.
 
-    Everything is written in the order in which it was appended. What goes wrong there is raised by the next call here.
+    Data is written in the order in which it was appended. An error of the thread is raised by the next call.
     """
 
     def __init__(self) -> None:
@@ -200,21 +221,21 @@ class WriteBehind:
         self._thread.join()
 
     def item(self, writer: ItemWriter) -> ItemWriter:
-        """The same item, written by the thread."""
+        """Return a writer of the same item that writes in the thread."""
         return cast("ItemWriter", _ItemBehind(writer, self))
 
     def wait(self) -> None:
-        """Return when everything is written."""
+        """Wait until everything is written."""
         self._waiting.join()
         self._raise()
 
     def abandon(self) -> None:
-        """Return when nothing is being written; what waits is dropped."""
+        """Drop everything that waits, and wait until nothing is being written."""
         self._error = self._error or RuntimeError("writing was abandoned")
         self._waiting.join()
 
     def later(self, nbytes: int, write: Callable[[], None]) -> None:
-        """Have something written that keeps so many bytes in memory until then."""
+        """Queue a write that keeps `nbytes` in memory until it is done."""
         self._raise()
         with self._room:
             self._room.wait_for(lambda: self._bytes == 0 or self._bytes + nbytes <= _BEHIND_BYTES)
@@ -239,7 +260,7 @@ class WriteBehind:
                     return
                 work()
             except BaseException as error:
-                # It belongs to the thread that makes the item: the next call there raises it.
+                # Raised by the next call in the thread that builds the item.
                 self._error = error
             finally:
                 self._waiting.task_done()
@@ -250,7 +271,7 @@ class WriteBehind:
 
 
 class _ItemBehind:
-    """Stands in for an ItemWriter and hands everything on."""
+    """A proxy of an ItemWriter that queues every call."""
 
     def __init__(self, writer: ItemWriter, behind: WriteBehind) -> None:
         self.attributes = writer.attributes
@@ -268,7 +289,7 @@ class _ItemBehind:
 
 
 class _Draft:
-    """One item that is being made: its stage, and the writer that commits or discards it."""
+    """One item that is being built: its stage, and the writer that commits or discards it."""
 
     def __init__(self, item: PlannedItem, source: ViewSource, store: Store, behind: WriteBehind) -> None:
         key = item.key
@@ -280,19 +301,19 @@ class _Draft:
         self.writer = self._context.__enter__()
 
     def start(self, *, made_here: Set[str]) -> FrameStage:
-        """The stage, with those of its inputs that are committed; made_here: products of this pass, which it gets live."""
+        """Create the stage with its stored inputs. It gets the products of this pass (`made_here`) live."""
         key, settings = self.item.key, self.item.settings
         stage = find_stage(key.product)
         assert issubclass(stage, FrameStage)
         done = {
-            one.product: self._store.item(one.product, key.recording, key.view)
-            for one in stage.inputs(settings)
-            if one.product not in made_here and self._store.has(one.product, key.recording, key.view)
+            source.product: self._store.item(source.product, key.recording, key.view)
+            for source in stage.inputs(settings)
+            if source.product not in made_here and self._store.has(source.product, key.recording, key.view)
         }
         return stage(settings, self._source, self._behind.item(self.writer), done)
 
     def end(self, error: BaseException | None = None) -> BaseException | None:
-        """Commit the item, or leave nothing of it; returns the error, or the one of committing, as the store explains."""
+        """Commit the item, or discard it after an error; returns the error of the stage or of the commit, if any."""
         try:
             self._context.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
         except BaseException as explained:
@@ -301,24 +322,24 @@ class _Draft:
 
 
 class _Feed:
-    """One stage with its live inputs: other stages of the pass, or stored items that are replayed."""
+    """A stage with its live inputs: other stages of the pass, or replayed items of the store."""
 
     def __init__(self, stage: FrameStage, stages: Sequence[FrameStage]) -> None:
         self.stage = stage
         self.name = stage.name
         present = {other.name for other in stages}
-        inputs = [one.product for one in type(stage).inputs(stage.settings) if one.live]
+        inputs = [source.product for source in type(stage).inputs(stage.settings) if source.live]
         self.reads = [product for product in inputs if product in present]
         self._replays = {product: _Replay(product, stage.done) for product in inputs if product not in present}
 
     def take(self, block: FrameBlock | None, live: Mapping[str, Any]) -> Any:
-        """Push a block; None finishes."""
+        """Push a block; None finishes the stage."""
         live = {**live, **{name: replay.next(block) for name, replay in self._replays.items()}}
         return self.stage.finish(live) if block is None else self.stage.push(block, live)
 
 
 class _Replay:
-    """Gives what a stage returned, from its stored item, block for block."""
+    """Replay the results of a stage from its stored item, block by block."""
 
     def __init__(self, product: str, done: Mapping[str, Any]) -> None:
         stage = find_stage(product)
@@ -338,12 +359,12 @@ class _Replay:
         while not self._ended:
             block, self._block = self._block, None
             if block is None:
-                raise RuntimeError(f"The replay of '{self._product}' asks for more blocks than it gives results.")
+                raise RuntimeError(f"The replay of '{self._product}' consumes more blocks than it yields results.")
             yield block
 
 
 def _to_all(feeds: Sequence[_Feed], report: PassReport, block: FrameBlock | None) -> None:
-    """Push a block, or None for the end, to every stage without a problem, with what its live inputs just returned."""
+    """Push a block (None at the end) to every stage without a problem, with the results of its live inputs."""
     returned: dict[str, Any] = {}
     for feed in feeds:
         if feed.name in report.problems:
@@ -367,20 +388,20 @@ def _blocks(reader: VideoReader, stages: Sequence[FrameStage], size: int) -> Ite
 
 
 def _inputs_first(stages: Sequence[FrameStage]) -> list[FrameStage]:
-    """Stages in an order in which each comes after those that it reads live."""
+    """Sort stages so that each comes after its live inputs."""
     by_name = {stage.name: stage for stage in stages}
     if len(by_name) != len(stages):
-        raise ValueError("A pass takes one stage of each name.")
+        raise ValueError("Expected stages with different names.")
     order: list[FrameStage] = []
 
     def place(stage: FrameStage, path: tuple[str, ...]) -> None:
         if stage.name in path:
-            raise ValueError(f"Stages read each other in a circle: {' → '.join((*path, stage.name))}.")
+            raise ValueError(f"Circular live inputs of stages: {' → '.join((*path, stage.name))}.")
         if stage in order:
             return
-        for one in type(stage).inputs(stage.settings):
-            if one.live and one.product in by_name:
-                place(by_name[one.product], (*path, stage.name))
+        for source in type(stage).inputs(stage.settings):
+            if source.live and source.product in by_name:
+                place(by_name[source.product], (*path, stage.name))
         order.append(stage)
 
     for stage in stages:

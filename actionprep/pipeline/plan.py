@@ -382,7 +382,7 @@ def mixtures(plan: Plan, store: Store) -> list[str]:
         of_product = {key: provenance for key, provenance in made.items() if key.product == product}
         differing = difference(made_alike({**provenance_of(store, others), **of_product}))
         if differing:
-            sentences.append(f"Items of '{product}' are not all made alike: {differing}.")
+            sentences.append(f"Items of '{product}' were made with different settings: {differing}.")
     return sentences
 
 

@@ -21,7 +21,8 @@ from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource,
 from actionprep.settings import StageSettings, canonical_json, is_no_layout_file, option
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
+    from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.writer import ItemWriter
     from actionprep.pipeline.pose_backends.boxes import RTDetrPeople
 
 Boxes = Sequence[np.ndarray]

@@ -1,4 +1,4 @@
-"""Items that failed because of their input, each a small JSON file that says why."""
+"""Quarantine: items that failed because of their input, one small JSON file with the reason per item."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from actionprep.datasets.store.zarr_store import ItemKey
 from actionprep.errors import InputError, explained_disk_errors
 
 NO_FILE = "no file"
-"""Backend of the entries of files that were not there: a disk that comes back mends them."""
+"""Backend of the entries of missing files, which are retried when the disk is available again."""
 
 
 @dataclass(frozen=True)
 class QuarantineEntry:
-    """Why one item could not be made; it is tried again when its fingerprint changes, or on request."""
+    """Reason why an item failed. The item is retried when its fingerprint changes, or on request."""
 
     product: str
     recording: str
@@ -31,17 +31,17 @@ class QuarantineEntry:
 
 
 class Quarantine:
-    """The folder of quarantine entries of a study."""
+    """Folder with the quarantine entries of a study."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, key: ItemKey) -> QuarantineEntry | None:
-        """The entry of one item; None too for one that was cut short or damaged: the item is tried again."""
+        """Return the entry of an item; None if it has none, or if the entry is damaged, so that the item is retried."""
         return _read(self._path(key))
 
     def add(self, key: ItemKey, problem: InputError, *, fingerprint: str) -> None:
-        """Note that an item failed."""
+        """Record that an item failed."""
         entry = QuarantineEntry(
             key.product,
             key.recording,
@@ -60,7 +60,7 @@ class Quarantine:
             draft.replace(path)
 
     def clear(self, key: ItemKey) -> None:
-        """Forget an entry: the item was made."""
+        """Remove the entry of an item that was built."""
         with explained_disk_errors(self._folder):
             self._path(key).unlink(missing_ok=True)
 
@@ -76,16 +76,16 @@ class Quarantine:
 
 def _read(path: Path) -> QuarantineEntry | None:
     try:
-        found = json.loads(path.read_bytes())
-        entry = QuarantineEntry(**found)
+        values = json.loads(path.read_bytes())
+        entry = QuarantineEntry(**values)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, TypeError, RecursionError):
         return None
     texts = (entry.product, entry.recording, entry.view, entry.reason, entry.fingerprint)
-    sound = (
+    is_valid = (
         all(isinstance(value, str) for value in texts)
         and (entry.backend is None or isinstance(entry.backend, str))
         and (entry.frame is None or (type(entry.frame) is int and entry.frame >= 0))
         and type(entry.since) in (int, float)
         and abs(entry.since) < 1e12
     )
-    return entry if sound else None
+    return entry if is_valid else None

@@ -29,4 +29,5 @@ def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if (image.shape[1], image.shape[0]) == size:
         return image
     ratio = max(image.shape[1] / width, image.shape[0] / height)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if ratio > 1.4 else cv2.INTER_LINEAR)
+    resized: np.ndarray = cv2.resize(image, size, interpolation=cv2.INTER_AREA if ratio > 1.4 else cv2.INTER_LINEAR)
+    return resized

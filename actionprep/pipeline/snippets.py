@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.writer import ItemWriter
     from actionprep.datasets.store.zarr_store import Store
-    from actionprep.pipeline.stage import ItemWriter
 
 
 class SnippetSettings(StageSettings):

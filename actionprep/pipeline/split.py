@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.splits import SplitAssignment
     from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.writer import ItemWriter
     from actionprep.datasets.store.zarr_store import Store
-    from actionprep.pipeline.stage import ItemWriter
 
 
 _MAX_COLUMNS = 8
@@ -202,6 +202,6 @@ def _column(catalog: Catalog, column: str) -> dict[str, str]:
 
 def _part(given: str) -> str:
     """Return train, val or test for the names that tables use for them, and other names unchanged."""
-    from actionprep.datasets.splits import SPLIT_NAMES
+    from actionprep.datasets.discovery import SPLIT_NAMES
 
     return SPLIT_NAMES.get(given.lower(), given)

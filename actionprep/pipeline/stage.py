@@ -59,7 +59,7 @@ class FrameBlock(ABC):
         """(len(positions), H, W, 3) uint8: only the frames at these positions of the block are converted."""
 
     def take(self, positions: np.ndarray) -> FrameBlock:
-        """A block of the frames at these positions alone, for stages that need few."""
+        """Return a block with only the frames at these positions."""
         return ArrayBlock(
             self.rgb_at(positions),
             time=self.time[positions],
@@ -96,10 +96,11 @@ class ArrayBlock(FrameBlock):
         shrinks = height < self._rgb.shape[1] or width < self._rgb.shape[2]
         grow = {"area": cv2.INTER_LINEAR, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[filter]
         how = cv2.INTER_AREA if shrinks else grow
-        return np.stack([cv2.resize(picture, (width, height), interpolation=how) for picture in self._rgb])
+        return np.stack([cv2.resize(image, (width, height), interpolation=how) for image in self._rgb])
 
     def rgb_at(self, positions: np.ndarray) -> np.ndarray:  # noqa: D102
-        return self._rgb[positions]
+        rgb: np.ndarray = self._rgb[positions]
+        return rgb
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Input:
 
 @dataclass(frozen=True)
 class ViewSource:
-    """A view as a stage knows it before the first frame.
+    """What a stage knows about its view before the first frame.
 
     Attributes:
         recording: Id of the recording.
@@ -146,7 +147,7 @@ class ViewSource:
 
     @property
     def num_frames(self) -> int:
-        """Frames by demuxing."""
+        """Number of frames, counted by demuxing."""
         return len(self.times)
 
 
@@ -157,11 +158,11 @@ class Stage(ABC):
     version: ClassVar[int]
     Settings: ClassVar[type[StageSettings]]
     counted: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """What an item left out, filled in or converted: attributes that count it, and what each counts, in the plural."""
+    """Attributes that count what an item dropped, filled in or converted, with a description of each in the plural."""
 
     @classmethod
     def identity(cls, settings: Any) -> dict[str, str]:
-        """Everything besides the settings that decides the result: backend, its version, hash of its weights.
+        """Return everything besides the settings that determines the result: backend, its version, hash of its weights.
 
         It is part of the fingerprint.
 
@@ -172,36 +173,36 @@ class Stage(ABC):
 
     @classmethod
     def inputs(cls, settings: Any) -> tuple[Input, ...]:
-        """Products that are read."""
+        """Return the products that the stage reads."""
         return ()
 
     @classmethod
     def reads_frames(cls, settings: Any) -> bool:
-        """Whether the stage takes decoded frames with these settings; otherwise it is built as a ViewStage."""
+        """Return whether the stage needs decoded frames with these settings; otherwise it is built as a ViewStage."""
         return issubclass(cls, FrameStage)
 
     @classmethod
     def reads_of_source(cls, settings: Any, source: ViewSource) -> Any:
-        """Plain values besides the video that decide the result, such as segments or a digest of side files."""
+        """Return plain values besides the video that determine the result, such as segments or a digest of other files."""
         return None
 
     @classmethod
     def estimated_bytes(cls, settings: Any, source: ViewSource) -> int:
-        """About how many bytes the item will take, from metadata alone."""
+        """Estimate the size of the item in bytes from metadata."""
         return 0
 
     @classmethod
     def events(cls, attributes: Mapping[str, Any]) -> dict[str, int]:
-        """Counts of a finished item, by the descriptions in `counted`; commands print the sums."""
+        """Return the counts of a finished item by their descriptions in `counted`; commands print the sums."""
         return {what: attributes[name] for name, what in cls.counted.items() if name in attributes}
 
 
 class FrameStage(Stage):
-    """A stage fed with decoded frames of one view, block by block, with bounded memory.
+    """A stage that processes the decoded frames of one view block by block, with bounded memory.
 
     One object handles one (recording, view). The engine calls `push` for every block in order, then `finish` once; both
-    get what the live inputs returned for the same call, and what they return goes to the stages that read this product.
-    Arrays go out through `item` (see `ItemWriter`): `item.create(...)`, `item.append(...)`, `item.attributes`.
+    receive what the live inputs returned for the same call, and their result goes to the stages that read this product.
+    Arrays are written with `item` (see `ItemWriter`): `item.create(...)`, `item.append(...)`, `item.attributes`.
     """
 
     def __init__(self, settings: Any, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]) -> None:
@@ -211,19 +212,19 @@ class FrameStage(Stage):
         self.done = done
 
     def wanted_images(self) -> np.ndarray | None:
-        """Indices of the frames that are all that `push` needs, when they are known before the first block.
+        """Return the indices of the frames that `push` needs, if they are known before the first block.
 
-        None: all frames. When every stage of a pass names its frames, only those are decoded and pushed.
+        None means all frames. If every stage of a pass names its frames, only those are decoded and pushed.
         """
         return None
 
     @abstractmethod
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> Any:
-        """Take one block. `live` maps each live input to its result for this block."""
+        """Process one block. `live` maps each live input to its result for this block."""
 
     @abstractmethod
     def finish(self, live: Mapping[str, Any]) -> Any:
-        """Write the rest after the last frame. `live` maps each live input to the result of its `finish`."""
+        """Write the remaining data after the last frame. `live` maps each live input to the result of its `finish`."""
 
     def describe(self) -> None:
         """Write attributes that are known before `finish`, for readers of an unfinished item."""
@@ -232,23 +233,23 @@ class FrameStage(Stage):
     def replay(cls, reader: ItemReader, blocks: Iterator[FrameBlock]) -> Iterator[Any]:
         """Yield the results of `push` for each block of a finished item, then the result of `finish`.
 
-        Stages that others read live override it.
+        Stages whose product is a live input of others override it.
         """
         raise UserError(f"The product '{cls.name}' cannot be read block by block.")
 
 
 class ViewStage(Stage):
-    """A stage that makes the product of one view from other products or from files, without decoding the video."""
+    """A stage that builds the product of one view from other products or from files, without decoding the video."""
 
     @classmethod
     @abstractmethod
     def build(cls, settings: Any, source: ViewSource, item: ItemWriter, done: Mapping[str, ItemReader]) -> None:
-        """Make the product of one view; done maps each input to its finished item."""
+        """Build the product of one view. `done` maps each input to its finished item."""
 
 
 @dataclass(frozen=True)
 class ResultTable:
-    """What a user wants to know about a finished product.
+    """Summary table of a finished product, for users.
 
     Attributes:
         title: Name of the table.
@@ -264,12 +265,12 @@ class ResultTable:
 
 
 class ArrayStage(Stage):
-    """A stage that reads products and the catalog and makes one product for the whole study."""
+    """A stage that builds one product of the full study from other products and the catalog."""
 
     @classmethod
     @abstractmethod
     def build(cls, settings: Any, catalog: Catalog, store: Store, item: ItemWriter) -> None:
-        """Make the product."""
+        """Build the product."""
 
     @classmethod
     def results(cls, item: ItemReader, catalog: Catalog) -> ResultTable | None:
@@ -279,7 +280,7 @@ class ArrayStage(Stage):
     @classmethod
     @abstractmethod
     def depends_on(cls, settings: Any, catalog: Catalog) -> dict[str, Any]:
-        """Plain values that decide the result besides the settings, for the fingerprint (tables as lists, say)."""
+        """Return plain values besides the settings that determine the result, for the fingerprint (tables as lists)."""
 
 
 S = TypeVar("S", bound=type[Stage])
@@ -293,7 +294,7 @@ def stage(name: str, *, version: int, settings: type[StageSettings]) -> Callable
 
     Args:
         name: Name of the product.
-        version: Raise it when equal settings would give other bytes.
+        version: Increase it when equal settings give other bytes.
         settings: Model of the table [name] in actionprep.toml.
     """
 

@@ -77,12 +77,12 @@ def run_task(
         on_cluster: Whether this is a task of a Dask worker, which ends when the builder cancels it.
 
     Raises:
-        SetupError: If the store does not exist any more, or if the machine lacks something.
+        SetupError: If the store no longer exists, or if something is missing on this machine.
         LockLostError: If another builder took over the lock.
         BuildCanceledError: If the builder canceled the task.
     """
     _prepare_worker(builder, threads)
-    stop_if_canceled = _watch_for_cancelling() if on_cluster else _go_on
+    stop_if_canceled = _watch_for_cancellation() if on_cluster else _never_stop
     try:
         store = Store(store_url)
     except UserError as error:
@@ -105,7 +105,7 @@ def _run(task: ViewTask, store: Store, threads: int, stop_if_canceled: Callable[
         usable = []
         for item in ready:
             stage = find_stage(item.key.product)
-            failed = [one.product for one in stage.inputs(item.settings) if _failed(outcomes, one.product)]
+            failed = [source.product for source in stage.inputs(item.settings) if _failed(outcomes, source.product)]
             if failed:
                 outcomes[item.key.product] = ItemOutcome(item.key, item.fingerprint, derived_error(failed[0]))
             else:
@@ -116,7 +116,7 @@ def _run(task: ViewTask, store: Store, threads: int, stop_if_canceled: Callable[
                 outcomes[item.key.product] = _build_view_item(item, task, store)
         if framed:
             made = decode_pass(task.source, framed, store, threads=threads, progress=lambda _: stop_if_canceled())
-            outcomes.update({one.key.product: one for one in made.items})
+            outcomes.update({outcome.key.product: outcome for outcome in made.items})
             frames, concealed, missing = frames + made.num_frames, concealed + made.concealed, missing + made.missing
     seconds = time.perf_counter() - begun
     return TaskOutcome(tuple(outcomes.values()), frames, concealed, missing, seconds)
@@ -125,11 +125,11 @@ def _run(task: ViewTask, store: Store, threads: int, stop_if_canceled: Callable[
 def _is_ready(item: PlannedItem, waiting: list[PlannedItem]) -> bool:
     """Whether all inputs that must be finished before this item are built."""
     pending = {other.key.product: other for other in waiting}
-    for one in find_stage(item.key.product).inputs(item.settings):
-        other = pending.get(one.product)
+    for source in find_stage(item.key.product).inputs(item.settings):
+        other = pending.get(source.product)
         if other is not None:
             both_framed = _reads_frames(item) and _reads_frames(other)
-            if not (one.live and both_framed and _is_ready(other, waiting)):
+            if not (source.live and both_framed and _is_ready(other, waiting)):
                 return False
     return True
 
@@ -147,7 +147,8 @@ def _build_view_item(item: PlannedItem, task: ViewTask, store: Store) -> ItemOut
     assert issubclass(stage, ViewStage)
     key = item.key
     try:
-        done = {one.product: store.item(one.product, key.recording, key.view) for one in stage.inputs(item.settings)}
+        products = [source.product for source in stage.inputs(item.settings)]
+        done = {product: store.item(product, key.recording, key.view) for product in products}
         with store.write(
             key.product, key.recording, key.view, fingerprint=item.fingerprint, provenance=item.provenance
         ) as writer:
@@ -171,7 +172,7 @@ def _marked(mark: Path | None) -> Iterator[None]:
         mark.unlink(missing_ok=True)
 
 
-def _go_on() -> None:
+def _never_stop() -> None:
     """Check nothing: the task can only be canceled by ending its process."""
 
 
@@ -186,7 +187,7 @@ def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[],
 def _watch_lock(claim: LockClaim | None) -> Callable[[], None]:
     """Return a function that raises LockLostError once another builder holds the lock. It reads the lock once per second."""
     if claim is None:
-        return _go_on
+        return _never_stop
     looked = time.monotonic()
 
     def stop_if_lost() -> None:
@@ -198,7 +199,7 @@ def _watch_lock(claim: LockClaim | None) -> Callable[[], None]:
     return stop_if_lost
 
 
-def _watch_for_cancelling() -> Callable[[], None]:
+def _watch_for_cancellation() -> Callable[[], None]:
     """Return a function that raises BuildCanceledError once the builder has canceled the Dask task of this thread.
 
     Dask removes a canceled task from its lists but cannot stop its thread, so the thread must check.
@@ -209,8 +210,8 @@ def _watch_for_cancelling() -> Callable[[], None]:
     key = worker.get_current_task()
 
     def stop_if_canceled() -> None:
-        found = worker.state.tasks.get(key)
-        if found is None or found.state in ("cancelled", "forgotten", "released"):
+        dask_task = worker.state.tasks.get(key)
+        if dask_task is None or dask_task.state in ("cancelled", "forgotten", "released"):
             raise BuildCanceledError(f"The builder canceled {key}.")
 
     return stop_if_canceled

@@ -1,4 +1,4 @@
-"""Follow points through windows of frames, seeded on the foreground of each window."""
+"""Track points through windows of frames, starting on the foreground of each window."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from actionprep.pipeline.trackers.cotracker import cotracker_grid
 from actionprep.pipeline.trackers.settings import TracksSettings
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemReader, ItemWriter
+    from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.writer import ItemWriter
     from actionprep.pipeline.mask_sources import MaskBlock
 
 EMPTY_MASKS = "empty masks"
-"""What is named as the backend where a view has no foreground, so that nothing in it can be followed."""
+"""Backend in the quarantine entry of a view without foreground, in which no point can be tracked."""
 
 COTRACKER_SIZE = (384, 512)
-"""Height and width of the picture that CoTracker lays its grid over."""
+"""Height and width of the image that the grid of CoTracker covers."""
 
 
 @stage("tracks", version=2, settings=TracksSettings)
 class Tracks(FrameStage):
-    """Makes tracks/<recording>/<view>: W windows of T frames with N slots for points.
+    """Build tracks/<recording>/<view>: W windows of T frames with N slots for points.
 
     Windows begin every `stride` frames. The last one ends with the view, so that every frame is in a window. A point
     continues after it is lost, with low visibility: nothing is thresholded here. For arrays and attributes see
@@ -78,7 +79,7 @@ class Tracks(FrameStage):
 
     @property
     def num_held(self) -> int:
-        """Frames in memory."""
+        """Number of frames in memory."""
         return len(self._held)
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> None:  # noqa: D102
@@ -104,9 +105,9 @@ class Tracks(FrameStage):
             return
         where = f"view '{self.source.view}' of recording '{self.source.recording}'"
         raise InputError(
-            f"The masks of {where} are empty in the seed frame of every window ({self._counts.windows}), so there is no "
-            "point to follow.\n"
-            f"See it with 'actionprep show masks {self.source.recording}'; then change [masks], or track without "
+            f"The masks of {where} are empty in the seed frame of every window ({self._counts.windows}), so there are no "
+            "points to track.\n"
+            f"Inspect them with 'actionprep show masks {self.source.recording}'. Then change [masks], or track without "
             'foreground: tracks.empty = "whole-frame".',
             backend=EMPTY_MASKS,
         )
@@ -116,10 +117,10 @@ class Tracks(FrameStage):
         if not len(positions):
             return
         rgb = self._tracker.needs == "rgb"
-        pictures = block.rgb_at(positions) if rgb else block.gray[positions]
-        for position, picture in zip(positions, pictures, strict=True):
-            # A new array in any case, so that one held frame does not hold its whole block.
-            small = shrink(picture, self._size)
+        images = block.rgb_at(positions) if rgb else block.gray[positions]
+        for position, image in zip(positions, images, strict=True):
+            # Always a new array, so that a held frame does not keep its full block in memory.
+            small = shrink(image, self._size)
             self._held.append(_Held(int(block.index[position]), float(block.time[position]), small))
 
     def _take_masks(self, masks: MaskBlock | None) -> None:
@@ -129,7 +130,7 @@ class Tracks(FrameStage):
             if self._picked is None or self._picked[index]:
                 held = self._held[self._num_masked - self._num_dropped]
                 if held.index != index:
-                    raise RuntimeError(f"The mask of frame {index} came where that of frame {held.index} was due.")
+                    raise RuntimeError(f"Expected the mask of frame {held.index}, got that of frame {index}.")
                 held.foreground = pack_masks(foreground)
                 held.profile = _Profile.of(foreground)
                 self._profile = _Profile.sum([self._profile, held.profile])
@@ -137,13 +138,13 @@ class Tracks(FrameStage):
 
     @property
     def _num_ready(self) -> int:
-        """Frames, from the first of the view on, that windows can be made of."""
+        """Number of frames, from the first one of the view, that are ready for windows."""
         return self._num_masked if self._uses_masks else self._num_dropped + len(self._held)
 
     def _track_ready_windows(self) -> None:
         while self._num_ready >= self._next_start + self.settings.window:
             self._track_window(self._next_start, self._next_start + self.settings.window)
-            # The last window ends with the view, wherever that is: it begins after this one.
+            # The last window ends with the view and starts after this one.
             while self._num_dropped <= self._next_start:
                 self._held.popleft()
                 self._num_dropped += 1
@@ -160,11 +161,11 @@ class Tracks(FrameStage):
             on_small = (points + 0.5) * self._scale - 0.5
             queries = np.concatenate([np.full((len(points), 1), seed), on_small], axis=1).astype(np.float32)
             both_ways = self.settings.direction == "both"
-            found = self._tracker.track([frame.picture for frame in frames], queries, both_ways=both_ways)
+            tracked = self._tracker.track([frame.image for frame in frames], queries, both_ways=both_ways)
             filled = (slice(len(frames)), slice(len(points)))
-            xy[filled] = (found.xy + 0.5) / self._scale - 0.5
+            xy[filled] = (tracked.xy + 0.5) / self._scale - 0.5
             xy[seed, : len(points)] = points
-            visibility[filled], confidence[filled] = found.visibility, found.confidence
+            visibility[filled], confidence[filled] = tracked.visibility, tracked.confidence
         is_visible = visible(
             visibility[: len(frames), : len(points)],
             confidence[: len(frames), : len(points)],
@@ -189,7 +190,7 @@ class Tracks(FrameStage):
         append_window(self.item, values)
 
     def _seeds(self, frame: _Held) -> tuple[np.ndarray, bool]:
-        """Where points start, (n, 2) px of the video, and whether the foreground is empty."""
+        """Return the start points in pixels of the video, shape (n, 2), and whether the foreground is empty."""
         height, width, grid = self.source.height, self.source.width, self.settings.grid
         if self.settings.seeding == "whole-frame":
             return grid_over_frame(np.ones((height, width), bool), grid), False
@@ -226,7 +227,7 @@ class _Held:
 
     index: int
     time: float
-    picture: np.ndarray
+    image: np.ndarray
     foreground: np.ndarray | None = None
     profile: _Profile | None = None
 
@@ -242,17 +243,19 @@ class _Profile:
     def of(cls, foreground: np.ndarray) -> _Profile:
         import cv2
 
-        # Ten times as fast as counting with numpy, and a large picture is counted as often as it is tracked.
+        # Ten times as fast as NumPy, which matters because every tracked frame is counted.
         ones = foreground.view(np.uint8)
         columns, rows = (cv2.reduce(ones, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S) for axis in (0, 1))
         return cls(columns.reshape(-1).astype(np.int64), rows.reshape(-1).astype(np.int64))
 
     @classmethod
     def sum(cls, profiles: list[_Profile]) -> _Profile:
-        return cls(np.sum([one.columns for one in profiles], axis=0), np.sum([one.rows for one in profiles], axis=0))
+        return cls(
+            np.sum([part.columns for part in profiles], axis=0), np.sum([part.rows for part in profiles], axis=0)
+        )
 
     def box(self, outside: float = 0.005) -> tuple[float, float, float, float] | None:
-        """x0, y0, x1, y1 of the foreground, leaving the share `outside` beyond each side: masks have stray spots."""
+        """Return x0, y0, x1, y1 of the foreground, without the share `outside` on each side: masks have stray spots."""
         if not self.columns.any():
             return None
         low, high = [], []
@@ -265,7 +268,7 @@ class _Profile:
 
 @dataclass(slots=True)
 class _Counts:
-    """What is told of a view's tracks in the attributes."""
+    """Counts of a view that become attributes of its tracks."""
 
     windows: int = 0
     empty: int = 0
@@ -294,10 +297,17 @@ class _Counts:
 
 
 def frames_at_rate(times: np.ndarray, rate: float) -> np.ndarray:
-    """Which frames are the nearest to a tick of a clock with `rate` ticks a second, (T,) bool.
+    """Select the frame nearest to each tick of a clock.
 
-    times: (T,) s, rising. The first tick is the first frame. A frame that is the nearest to several ticks, because the
-    video has fewer frames a second than the clock, counts once. Of two equally near frames the earlier one counts.
+    The first tick is at the first frame. A frame that is nearest to several ticks, because the video has fewer frames per
+    second than the clock, is selected once. In a tie, the earlier frame is selected.
+
+    Args:
+        times: Frame times in seconds, increasing, shape (T,).
+        rate: Ticks per second.
+
+    Returns:
+        Whether each frame is selected, bool of shape (T,).
     """
     picked = np.zeros(len(times), bool)
     if not len(times):
@@ -312,10 +322,15 @@ def frames_at_rate(times: np.ndarray, rate: float) -> np.ndarray:
 
 
 def spread_over_mask(foreground: np.ndarray, grid: int) -> np.ndarray:
-    """Up to grid * grid points evenly spread over the foreground, (n, 2) float32 px (x, y), row by row.
+    """Spread points evenly over the foreground, on the finest square lattice with at most grid * grid points.
 
-    foreground: (H, W) bool, not empty. A square lattice is made as fine as the number of points allows, so that n lies
-    a few per cent under grid * grid, or is the number of foreground pixels where there are fewer.
+    Args:
+        foreground: Mask with at least one foreground pixel, bool of shape (H, W).
+        grid: Square root of the maximum number of points.
+
+    Returns:
+        Points (x, y) in pixels, row by row, float32 of shape (n, 2). n is a few percent below grid * grid, or the number
+        of foreground pixels if there are fewer.
     """
     rows, columns = np.flatnonzero(foreground.any(axis=1)), np.flatnonzero(foreground.any(axis=0))
     top, left = rows[0], columns[0]
@@ -326,7 +341,7 @@ def spread_over_mask(foreground: np.ndarray, grid: int) -> np.ndarray:
     best = _lattice(part, coarse)
     if len(best) > most or not len(best):
         best = np.argwhere(part)[:1, ::-1].astype(np.float32)
-    # The number of points falls with the spacing, but not smoothly: keep the most seen.
+    # The number of points decreases with the spacing, but not smoothly: keep the largest set.
     for _ in range(24):
         spacing = max(1.0, 0.5 * (fine + coarse)) if coarse - fine > 1e-3 else fine
         points = _lattice(part, spacing)
@@ -342,39 +357,41 @@ def spread_over_mask(foreground: np.ndarray, grid: int) -> np.ndarray:
 def _lattice(foreground: np.ndarray, spacing: float) -> np.ndarray:
     height, width = foreground.shape
     x, y = _ticks(width, spacing), _ticks(height, spacing)
-    at = np.argwhere(foreground[np.ix_(_pixel(y), _pixel(x))])
-    return np.stack([x[at[:, 1]], y[at[:, 0]]], axis=1)
+    nodes = np.argwhere(foreground[np.ix_(_pixel(y), _pixel(x))])
+    return np.stack([x[nodes[:, 1]], y[nodes[:, 0]]], axis=1)
 
 
 def _pixel(position: np.ndarray) -> np.ndarray:
-    """The pixel that a position lies in; halves go up, so that it does not matter from where positions are counted."""
+    """Return the pixel that contains a position. Halves round up, so that the result does not depend on the origin."""
     return np.floor(position + 0.5).astype(int)
 
 
 def _ticks(extent: int, spacing: float) -> np.ndarray:
-    """Positions `spacing` apart that lie evenly to both sides of the middle, float32."""
+    """Return positions `spacing` apart, symmetric about the center, float32."""
     ticks = np.arange((extent / 2) % spacing, extent, spacing) - 0.5
     return ticks.astype(np.float32).clip(0, extent - 1)
 
 
 def grid_over_box(foreground: np.ndarray, grid: int) -> np.ndarray:
-    """A grid x grid lattice over the box of the foreground, kept where there is foreground; as `spread_over_mask`."""
+    """Place a grid x grid lattice over the box of the foreground and keep foreground points; see `spread_over_mask`."""
     rows, columns = np.flatnonzero(foreground.any(axis=1)), np.flatnonzero(foreground.any(axis=0))
     share = (np.arange(grid) + 0.5) / grid
     x = columns[0] - 0.5 + share * (columns[-1] + 1 - columns[0])
     y = rows[0] - 0.5 + share * (rows[-1] + 1 - rows[0])
-    at = np.argwhere(foreground[np.ix_(_pixel(y), _pixel(x))])
-    return np.stack([x[at[:, 1]], y[at[:, 0]]], axis=1).astype(np.float32)
+    nodes = np.argwhere(foreground[np.ix_(_pixel(y), _pixel(x))])
+    return np.stack([x[nodes[:, 1]], y[nodes[:, 0]]], axis=1).astype(np.float32)
 
 
 def grid_over_frame(foreground: np.ndarray, grid: int) -> np.ndarray:
-    """The grid of CoTracker over the whole frame, kept where there is foreground; as `spread_over_mask`.
+    """Place CoTracker's grid over the full frame and keep foreground points; see `spread_over_mask`.
 
-    As in its predictor the grid and the nearest-pixel mask are those of a picture of 384x512, with aligned corners.
+    As in its predictor, the grid and the nearest-pixel mask are those of an image of 384x512, with aligned corners.
     """
     height, width = foreground.shape
     model_height, model_width = COTRACKER_SIZE
     points = cotracker_grid(grid, model_height, model_width)
     column, row = np.rint(points).astype(int).T
     kept = foreground[row * height // model_height, column * width // model_width]
-    return points[kept] * np.array([(width - 1) / (model_width - 1), (height - 1) / (model_height - 1)], np.float32)
+    scale = np.array([(width - 1) / (model_width - 1), (height - 1) / (model_height - 1)], np.float32)
+    scaled: np.ndarray = points[kept] * scale
+    return scaled

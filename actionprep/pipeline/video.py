@@ -61,7 +61,8 @@ class VideoBlock(FrameBlock):
 
     def rgb_at(self, positions: np.ndarray) -> np.ndarray:  # noqa: D102
         if "rgb" in self.__dict__:
-            return self.rgb[positions]
+            rgb: np.ndarray = self.rgb[positions]
+            return rgb
         return self._converter.rgb([self._frames[int(row)] for row in positions])
 
     def take(self, positions: np.ndarray) -> VideoBlock:  # noqa: D102

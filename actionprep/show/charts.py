@@ -212,7 +212,7 @@ def colors_of(study: Study, catalog: Catalog | None = None) -> dict[str, Color]:
         study: The study.
         catalog: Its catalog. Default: the current one, which may start a scan.
     """
-    from actionprep.datasets.snippets import SnippetTable
+    from actionprep.datasets.products.snippets import SnippetTable
 
     tables = [SnippetTable.read(study.store.item("snippets", key.recording)) for key in study.store.items("snippets")]
     nothing = [table.background for table in tables if table.background is not None]

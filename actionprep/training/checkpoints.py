@@ -1,4 +1,4 @@
-"""Checkpoints: what they tell of themselves, and loading them without running code of theirs."""
+"""Read checkpoints and their model cards, without running code from the file."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ SCHEMA = 1
 class Checkpoint:
     """A trained model with what is needed to use it.
 
-    card: recipe (tables), labels, views, sizes (what the model was built with), several_labels, snippets (how windows
-    were cut), snippet_seconds (how long those of the training were: shortest, median, longest; not in earlier ones),
-    pipeline (how the input was made), versions.
+    Attributes:
+        path: File of the checkpoint.
+        card: `recipe` (tables), `labels`, `views`, `sizes` (settings that the model was built with), `several_labels`,
+            `snippets` (how windows were cut), `snippet_seconds` (shortest, median and longest snippet of the training, in
+            seconds; missing in earlier versions), `pipeline` (how the input was made), `versions`.
+        model: The model with its weights.
     """
 
     path: Path
@@ -54,7 +57,7 @@ class Checkpoint:
         return tuple(self.card["views"])
 
     def check_labels(self, labels: Sequence[str], *, where: str) -> None:
-        """Raise UserError when the classes are not those of the training, in their order."""
+        """Raise UserError if the classes or their order differ from the training."""
         if tuple(labels) == self.labels:
             return
         if sorted(labels) == sorted(self.labels):
@@ -67,7 +70,7 @@ class Checkpoint:
             )
         raise UserError(
             f"{where} {what}.\nThe checkpoint {self.path} was trained on {', '.join(self.labels)}, in this order. "
-            "Make the snippets with these labels (actionprep snippets --labels …), or train anew."
+            "Make the snippets with these labels (actionprep snippets --labels …), or train again."
         )
 
 
@@ -81,7 +84,7 @@ def card_of(
     pipeline: Mapping[str, Any],
     phase: str,
 ) -> dict[str, Any]:
-    """What a checkpoint tells of itself, as plain values; rows: of the table, those that it was trained on."""
+    """Build the model card of a checkpoint, as plain values; `rows` are the rows of the table that it was trained on."""
     import numpy as np
 
     from actionprep.training.evaluation.frame_scores import frame_rates
@@ -109,13 +112,21 @@ def card_of(
 
 
 _MAX_RATES = 32
-"""Recordings of a training that are read for the frame rates in its checkpoint."""
+"""Maximum number of training recordings that are read for the frame rates in a checkpoint."""
 
 
 def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
-    """Settings that the model is built with: its preset's, under what the input decides, under what the recipe says.
+    """Return the settings to build the model with: its preset, overridden by the input, overridden by the recipe.
 
-    Raises UserError when the recipe says otherwise than the input what only the data can decide.
+    Args:
+        recipe: Recipe of the training.
+        reader: Reader of the product, which determines sizes such as the number of points.
+
+    Returns:
+        Settings by name.
+
+    Raises:
+        UserError: If the recipe sets a size that only the data can determine to another value.
     """
     from actionprep.training.models.registry import model_card, model_settings
 
@@ -129,48 +140,48 @@ def model_sizes(recipe: Recipe, reader: ProductReader) -> dict[str, Any]:
         if name not in _INTERPOLATED and name in recipe.sizes and recipe.sizes[name] != value
     ]
     if wrong:
-        said = "; ".join(
-            f"sizes.{name} is {recipe.sizes[name]!r}, and the input has {from_input[name]!r}" for name in wrong
+        differences = "; ".join(
+            f"sizes.{name} is {recipe.sizes[name]!r}, but the input has {from_input[name]!r}" for name in wrong
         )
         raise UserError(
-            f"The recipe '{recipe.name}' builds its model '{recipe.model}' for another input than it reads: {said}. Leave "
-            f"{' and '.join(f'sizes.{name}' for name in wrong)} out: the {recipe.product} and the settings under [input] "
-            "decide that."
+            f"The recipe '{recipe.name}' builds its model '{recipe.model}' for another input than it reads: {differences}. "
+            f"Leave {' and '.join(f'sizes.{name}' for name in wrong)} out: the {recipe.product} and the settings under "
+            "[input] determine it."
         )
     if recipe.targets == "frame" and card.labels_frames == "optional":
         from_input["per_frame"] = True
-    # The preset's too: a later version may give the name another preset, and this run must open as it was.
+    # Record the preset's sizes too: a later version may change the preset, and this run must still load.
     return {**card.sizes, **from_input, **recipe.sizes}
 
 
 _INTERPOLATED = ("num_frames", "image_size")
-"""Sizes for which positions are learned; those of other clips are interpolated."""
+"""Sizes with learned position embeddings, which are interpolated for clips of another size."""
 
 
 def check_abilities(recipe: Recipe) -> None:
-    """Raise UserError, naming what can, when the recipe asks of its model or its input what that cannot do."""
+    """Raise UserError if the model or the input does not support what the recipe requests; it names alternatives."""
     from actionprep.training.inputs.base import find_input
     from actionprep.training.models.registry import model_card
 
     card = model_card(recipe.model)
     if recipe.targets == "frame" and card.labels_frames == "never":
         raise UserError(
-            f"The recipe '{recipe.name}' is to learn the labels of every instant (targets = \"frame\"), and its model "
-            f"'{recipe.model}' gives one answer a snippet. Recipes that label every instant: "
-            f"{', '.join(_recipes_whose(lambda one: one.labels_frames != 'never'))}. Or train on the labels of whole "
-            "snippets: --set targets=snippet."
+            f"The recipe '{recipe.name}' trains on labels per time step (targets = \"frame\"), but its model "
+            f"'{recipe.model}' predicts one label per snippet. Recipes that predict labels per time step: "
+            f"{', '.join(_recipes_with(lambda card: card.labels_frames != 'never'))}. Or train on labels per snippet: "
+            "--set targets=snippet."
         )
     if getattr(recipe.input, "merge", "max") == "separate" and not card.separate_persons:
         raise UserError(
-            f"The recipe '{recipe.name}' keeps a volume for each person (input.merge = \"separate\"), and its model "
-            f"'{recipe.model}' reads one for all. Recipes that read a volume for each: "
-            f"{', '.join(_recipes_whose(lambda one: one.separate_persons))}. Or put them side by side in the channels: "
+            f"The recipe '{recipe.name}' keeps one volume per person (input.merge = \"separate\"), but its model "
+            f"'{recipe.model}' reads one volume for all persons. Recipes that read one volume per person: "
+            f"{', '.join(_recipes_with(lambda card: card.separate_persons))}. Or concatenate them along the channels: "
             "--set input.merge=channels."
         )
     if recipe.cutmix is not None and not find_input(recipe.product).cuts:
         raise UserError(
-            f"The recipe '{recipe.name}' asks for CutMix (cutmix = {recipe.cutmix:g}), which needs places or instants to "
-            f"cut at, and samples of '{recipe.product}' have none in common. Blend whole samples instead: --set cutmix=none "
+            f"The recipe '{recipe.name}' uses CutMix (cutmix = {recipe.cutmix:g}), which cuts samples along a common space "
+            f"or time axis, and samples of '{recipe.product}' have none. Use mixup instead: --set cutmix=none "
             f"mixup={recipe.mixup or recipe.cutmix:g}."
         )
     if recipe.carry:
@@ -178,17 +189,17 @@ def check_abilities(recipe: Recipe) -> None:
 
 
 def check_state(model: str) -> None:
-    """Raise UserError, naming recipes that can, when a model cannot go on from the state in which a window left it."""
+    """Raise UserError if a model cannot carry its state from window to window; it names recipes that can."""
     from actionprep.training.models.registry import model_card
 
     if not model_card(model).keeps_state:
         raise UserError(
-            f"The model '{model}' sees each window by itself and has no state to carry from one to the next. Recipes that "
-            f"have: {', '.join(_recipes_whose(lambda one: one.keeps_state))}. Leave carry out."
+            f"The model '{model}' has no state to carry from one window to the next. Recipes with a recurrent state: "
+            f"{', '.join(_recipes_with(lambda card: card.keeps_state))}. Leave carry out."
         )
 
 
-def _recipes_whose(can: Callable[[ModelCard], bool]) -> list[str]:
+def _recipes_with(can: Callable[[ModelCard], bool]) -> list[str]:
     from actionprep.training.models.registry import model_card
     from actionprep.training.recipes import find_recipe, recipe_names
 
@@ -196,7 +207,7 @@ def _recipes_whose(can: Callable[[ModelCard], bool]) -> list[str]:
 
 
 def make_model(card: Mapping[str, Any]) -> nn.Module:
-    """The model of a card, with fresh weights; one of pictures behind what turns stored bytes into what it wants."""
+    """Build the model of a card with new weights; a pixel model is wrapped in the conversion of stored bytes."""
     from actionprep.training.models.registry import build_model, model_card
 
     recipe = card["recipe"]
@@ -212,18 +223,26 @@ def make_model(card: Mapping[str, Any]) -> nn.Module:
 
 
 def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
-    """A checkpoint of ours with its model in evaluation, its averaged weights where it has them.
+    """Load a checkpoint of actiontrain.
 
-    Only tensors and plain values are read: a file that would run code is refused, not tried in another way.
+    Only tensors and plain values are read: a file that would run code is refused.
 
-    Raises UserError for a missing, damaged, foreign or unsafe file.
+    Args:
+        path: File of the checkpoint.
+        device: Device of the model.
+
+    Returns:
+        The checkpoint with its model in evaluation mode and, if it has them, its averaged weights.
+
+    Raises:
+        UserError: If the file is missing, damaged, unsafe, or not a checkpoint of actiontrain.
     """
     path = Path(path)
     content = read_safely(path)
     card = content.get("actionprep") if isinstance(content, dict) else None
     if not isinstance(card, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(
-            f"{path} is no checkpoint of actiontrain: it does not say which recipe and classes it is for. Give "
+            f"{path} is not a checkpoint of actiontrain: it has no recipe and no classes. Give "
             "best.ckpt or last.ckpt of a run; published weights are for 'actiontrain fit --weights'."
         )
     check_card(card, path)
@@ -233,15 +252,15 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(
-            f"The weights in {path} are not those of the model that it names, {card['recipe']['recipe']['model']}: "
-            f"{_first_of(str(error))}.\nThe model may be another one in the actionprep that trained them (run.json beside "
-            "them names its version): use that one, or train anew."
+            f"The weights in {path} do not fit the model that it names, {card['recipe']['recipe']['model']}: "
+            f"{_first_of(str(error))}.\nThe version of actionprep that trained them may have another model (run.json next "
+            "to them names the version): use that version, or train again."
         ) from None
     return Checkpoint(path, card, model.to(device).eval())
 
 
 def _first_of(differences: str, most: int = 3) -> str:
-    """PyTorch's list of differences, of which there may be one for every weight, in a sentence."""
+    """Shorten PyTorch's list of differing weights to one sentence."""
     lines = [line.strip().rstrip(".") for line in differences.splitlines()[1:]]
     more = f"; and {len(lines) - most} more" if len(lines) > most else ""
     return "; ".join(lines[:most]) + more
@@ -253,7 +272,7 @@ _CARD: dict[str, type] = {
 
 
 def check_card(card: Mapping[str, Any], path: Path) -> None:
-    """Raise UserError when the card is of a newer version, lacks something, or holds it in another form."""
+    """Raise UserError if the card has a newer schema, or if an entry is missing or has another type."""
     if isinstance(card.get("schema"), int) and card["schema"] > SCHEMA:
         raise UserError(
             f"{path} was written by a newer actionprep (schema {card['schema']}, known {SCHEMA}). Update with: pip "
@@ -265,13 +284,13 @@ def check_card(card: Mapping[str, Any], path: Path) -> None:
     bad += ["pipeline.stages"] if not bad and not isinstance(card["pipeline"].get("stages"), dict) else []
     if bad:
         raise UserError(
-            f"{path} does not tell all that is needed to use it: {', '.join(bad)} missing or in another form. It was "
-            "changed after the training, or another program wrote it. Take the run's own best.ckpt, or train anew."
+            f"{path} cannot be used: {', '.join(bad)} missing or of another type. It was "
+            "changed after the training, or another program wrote it. Use best.ckpt of the run, or train again."
         )
 
 
 def averaged_weights(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's weights out of a training's state: the running mean where there is one."""
+    """Extract the model's weights from the state of a training: the running average if it exists."""
     prefix = "average.model." if any(name.startswith("average.model.") for name in state) else "model."
     return {
         name.removeprefix(prefix).removeprefix("_orig_mod."): values
@@ -284,7 +303,7 @@ def read_safely(path: Path) -> Any:
     """Read a checkpoint file: tensors and plain values.
 
     Raises:
-        UserError: If the file is missing, damaged (every part of its archive is compared with its checksum), or holds
+        UserError: If the file is missing, damaged (every part of its archive is compared with its checksum), or contains
             more than tensors and plain values.
     """
     import torch
@@ -293,7 +312,7 @@ def read_safely(path: Path) -> Any:
     from actionprep.training.models.published.weight_files import DAMAGED, read_error_reason
 
     if not path.is_file():
-        raise UserError(f"There is no checkpoint {path}. A run's best.ckpt appears with its first validated epoch.")
+        raise UserError(f"No checkpoint {path}. A run has best.ckpt after its first validated epoch.")
     damage = zip_damage(path)
     if damage is not None:
         raise UserError(
@@ -302,7 +321,7 @@ def read_safely(path: Path) -> Any:
         )
     try:
         with warnings.catch_warnings():
-            # PyTorch warns of pickle protocols that it then refuses.
+            # PyTorch warns about pickle protocols before it refuses them.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -315,8 +334,8 @@ def read_safely(path: Path) -> Any:
             ) from None
         reason = found[1] if found else "a pickle that PyTorch did not write"
         raise UserError(
-            f"{path} was not loaded: besides weights and plain values it holds objects, and opening those could run "
-            f"code that somebody put there.\nGet the file from its source again, or save it there anew as a state_dict. "
+            f"{path} was not loaded: besides weights and plain values it contains objects, and loading them could run "
+            f"malicious code.\nGet the file from its source again, or save it there again as a state_dict. "
             f"(PyTorch: {reason})"
         ) from None
     except DAMAGED as error:

@@ -1,4 +1,4 @@
-"""Before a long training: which learning rate it stands, and whether it can learn one batch at all."""
+"""Checks before a long training: a learning-rate range test, and overfitting one batch."""
 
 from __future__ import annotations
 
@@ -29,11 +29,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RateSearch:
-    """Loss while the learning rate rises from step to step.
+    """Loss as a function of a learning rate that rises from step to step.
 
-    rates, losses (S) float64, losses smoothed; highest: the rate from which the loss rises; suggestion: a tenth of it.
-    turned: whether it rises at all; where it falls to the end, highest is the last rate that was tried, and a rate to
-    suggest lies above a tenth of it. repeats: searches whose mean the curve is.
+    Attributes:
+        rates: Learning rate of each step, float64 of shape (S,).
+        losses: Smoothed loss of each step, float64 of shape (S,).
+        suggestion: Suggested learning rate: a tenth of `highest`.
+        highest: Rate from which the loss rises. If it falls to the end, the last rate that was tried; then a good rate is
+            above a tenth of it.
+        turned: Whether the loss rises at all.
+        repeats: Number of searches that the curve averages.
     """
 
     rates: np.ndarray
@@ -44,7 +49,7 @@ class RateSearch:
     repeats: int = 1
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write learning_rate.csv and learning_rate.png into a folder; returns their paths."""
+        """Write learning_rate.csv and learning_rate.png to a folder and return their paths."""
         folder = Path(folder)
         paths = [folder / "learning_rate.csv", folder / "learning_rate.png"]
         rows = (f"{rate:.6g},{loss:.6g}" for rate, loss in zip(self.rates, self.losses, strict=True))
@@ -53,7 +58,7 @@ class RateSearch:
         return paths
 
     def figure(self) -> Figure:
-        """The loss over the rate, with the suggestion."""
+        """Plot the loss over the learning rate, with the suggestion."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
@@ -75,7 +80,7 @@ class RateSearch:
 
 @dataclass(frozen=True)
 class OneBatch:
-    """How a model learnt one batch: the loss of each step, and the share of its samples that are right in the end."""
+    """Result of overfitting one batch: loss of each step (S,), final accuracy on the batch, number of samples."""
 
     losses: np.ndarray
     accuracy: float
@@ -83,7 +88,7 @@ class OneBatch:
 
     @property
     def learnt(self) -> bool:
-        """Whether every sample is right, and the loss fell to a fifth of what it was."""
+        """Whether every sample is correct and the loss fell below a fifth of its first value."""
         return self.accuracy == 1.0 and bool(self.losses[-1] < 0.2 * self.losses[0])
 
 
@@ -100,20 +105,35 @@ def find_learning_rate(
     highest: float = 1.0,
     steps: int = 100,
 ) -> RateSearch:
-    """Train fresh or given weights over a learning rate that rises by the same factor at every step; nothing is kept.
+    """Run a learning-rate range test: train while the learning rate rises by the same factor at every step.
 
-    Ends early when the loss is four times its lowest. Of few snippets, the mean of several searches with other
-    augmentation, so that chance does not choose the rate. The rates are those of `optimizer.learning_rate`; a head with its
-    own rate keeps its ratio.
+    The search ends early when the loss reaches four times its minimum. With few snippets, the curve is the mean of several
+    searches with different augmentation. The trained weights are discarded.
 
-    Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3; a tenth of the rate from which the
-    loss rises is suggested.
+    Args:
+        store: A store, or its path or URL.
+        recipe: A recipe or its name; "auto" chooses one for the store.
+        snippets: Name of the table of snippets.
+        split: How to split the snippets.
+        views: Views to read, by name or number; None for all.
+        weights: Function that loads weights into the model; None for new weights.
+        device: Device to train on.
+        lowest: First learning rate (`optimizer.learning_rate`). A head with its own rate keeps its ratio.
+        highest: Last learning rate.
+        steps: Number of steps.
 
-    Raises UserError as `fit`, and when the loss never falls.
+    Returns:
+        The curve and the suggested rate: a tenth of the rate from which the loss rises.
+
+    Raises:
+        UserError: As `fit`, and if the loss never falls.
+
+    References:
+        Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, section 3.3.
     """
     if not 0 < lowest < highest or steps < 10:
         raise UserError(
-            f"Rates are tried from a lower to a higher one in 10 steps at least, got {lowest:g} to {highest:g}."
+            f"Expected rates from a lower to a higher one and at least 10 steps, got {lowest:g} to {highest:g} in {steps}."
         )
     task, recipe = _task(store, recipe, snippets, split, views, weights, device)
     fresh = {name: values.clone() for name, values in task.model.state_dict().items()}
@@ -123,28 +143,28 @@ def find_learning_rate(
     for repeat in range(repeats):
         task.model.load_state_dict(fresh)
         curves.append(_losses(task, tried, first_epoch=repeat * steps, seed=recipe.seed + repeat * steps))
-    # As far as every search came.
+    # Average only the steps that every search reached.
     common = min(map(len, curves))
-    losses = _smooth(np.mean([one[:common] for one in curves], axis=0)) if common else np.zeros(0)
+    losses = _smooth(np.mean([curve[:common] for curve in curves], axis=0)) if common else np.zeros(0)
     far = np.flatnonzero(losses > 4 * np.minimum.accumulate(losses))
     common = int(far[0]) + 1 if len(far) else common
     return replace(_search(tried[:common], losses[:common], broke_off=common < steps), repeats=repeats)
 
 
 def _repeats(num_snippets: int, batch: int) -> int:
-    """Searches that are averaged, so that about 32 samples make each point of the curve; 4 at most."""
+    """Return the number of searches to average, at most 4, so that each point of the curve averages about 32 samples."""
     return min(4, max(1, round(32 / min(batch, num_snippets))))
 
 
 def _losses(task: ClassifierTask, tried: np.ndarray, *, first_epoch: int, seed: int) -> np.ndarray:
-    """The loss of each step at its rate, until it is no number, or four times its lowest (both smoothed)."""
+    """Return the loss of each step, until it is not finite or its running mean is four times its minimum."""
     import torch
 
     task.train()
     optimizer = _optimizer(task)
     base = task.recipe.optimizer.learning_rate
     shares = [group["lr"] / base for group in optimizer.param_groups]
-    found: list[float] = []
+    losses: list[float] = []
     smooth, least = 0.0, math.inf
     for step, (rate, (epoch, batch)) in enumerate(zip(tried, _batches(task, first_epoch), strict=False)):
         for group, share in zip(optimizer.param_groups, shares, strict=True):
@@ -154,23 +174,23 @@ def _losses(task: ClassifierTask, tried: np.ndarray, *, first_epoch: int, seed: 
         value = float(loss.detach())
         if not math.isfinite(value):
             break
-        found.append(value)
+        losses.append(value)
         smooth = 0.9 * smooth + 0.1 * value
         now = smooth / (1 - 0.9 ** (step + 1))
         least = min(least, now)
         if now > 4 * least:
             break
         _step(task, optimizer, loss)
-    return np.array(found)
+    return np.array(losses)
 
 
 def _smooth(losses: np.ndarray) -> np.ndarray:
-    """Mean over the last steps, each counting 0.9 of the next, without the lean towards 0 at the start."""
-    found, mean = np.zeros(len(losses)), 0.0
+    """Return the exponential moving average with decay 0.9, with bias correction."""
+    smoothed, mean = np.zeros(len(losses)), 0.0
     for step, value in enumerate(losses):
         mean = 0.9 * mean + 0.1 * value
-        found[step] = mean / (1 - 0.9 ** (step + 1))
-    return found
+        smoothed[step] = mean / (1 - 0.9 ** (step + 1))
+    return smoothed
 
 
 def overfit_one_batch(
@@ -184,21 +204,35 @@ def overfit_one_batch(
     device: str = "auto",
     steps: int = 200,
 ) -> OneBatch:
-    """Train fresh or given weights on one batch again and again, without augmentation, dropout, mixing or decay.
+    """Overfit one batch, without augmentation, dropout, mixup or weight decay.
 
-    A model, an input and a loss that fit each other learn it by heart; where they do not, no training will help. Ends
-    early once it is learnt. The batch has as many classes as there are, as far as they fit in.
+    A model that fits its input and loss memorizes the batch. If it does not, no training will help. The check ends early
+    once the batch is memorized. The batch contains as many classes as possible.
 
-    Raises UserError as `fit`.
+    Args:
+        store: A store, or its path or URL.
+        recipe: A recipe or its name; "auto" chooses one for the store.
+        snippets: Name of the table of snippets.
+        split: How to split the snippets.
+        views: Views to read, by name or number; None for all.
+        weights: Function that loads weights into the model; None for new weights.
+        device: Device to train on.
+        steps: Maximum number of steps.
+
+    Returns:
+        The losses and the final accuracy.
+
+    Raises:
+        UserError: As `fit`.
     """
     import torch
 
     store = open_store(store).snapshot()
     task, recipe = _task(store, _plain(recipe, store), snippets, split, views, weights, device)
-    _without_chance(task.model)
+    _disable_dropout(task.model)
     optimizer = _optimizer(task)
     dataset = task.train_loader.dataset
-    # Nothing is drawn: samples are those of validation, ready for the model.
+    # Use the samples of validation, without augmentation.
     dataset.train = False
     rows = _mixed_rows(dataset, recipe.batch)
     batch = _to(dataset.batch(rows), task)
@@ -219,7 +253,7 @@ def overfit_one_batch(
 
 
 def _plain(recipe: Recipe | str, store: Store) -> Recipe:
-    """The recipe without what keeps a model from learning by heart."""
+    """Return the recipe without the regularization that keeps a model from memorizing."""
     from actionprep.training.recipes import choose_recipe, find_recipe
 
     if isinstance(recipe, str):
@@ -229,8 +263,8 @@ def _plain(recipe: Recipe | str, store: Store) -> Recipe:
     )
 
 
-def _without_chance(model: nn.Module) -> None:
-    """A model whose dropout and stochastic depth are off, and which still trains."""
+def _disable_dropout(model: nn.Module) -> None:
+    """Turn off dropout and stochastic depth of a model that still trains."""
     from torch import nn
 
     model.eval()
@@ -238,7 +272,7 @@ def _without_chance(model: nn.Module) -> None:
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.train()
         elif isinstance(module, nn.RNNBase):
-            # The GPU's recurrent layers have gradients in training only.
+            # Recurrent layers on the GPU have gradients only in training mode.
             module.train()
             module.dropout = 0.0
 
@@ -252,7 +286,7 @@ def _task(
     weights: Callable[[nn.Module], object] | None,
     device: str,
 ) -> tuple[ClassifierTask, Recipe]:
-    """The task of a training's first phase on its device, and the recipe."""
+    """Return the task of the first phase of a training, on its device, and the recipe."""
     from actionprep.training.fit import first_task
     from actionprep.training.loop.devices import torch_device
 
@@ -269,7 +303,7 @@ def _optimizer(task: ClassifierTask) -> Any:
 
 
 def _batches(task: ClassifierTask, first_epoch: int = 0) -> Iterator[tuple[int, Batch]]:
-    """Batches of one epoch after the other, without end."""
+    """Yield epoch number and batch, epoch after epoch, endlessly."""
     epoch = first_epoch
     while True:
         task.train_loader.epoch = epoch
@@ -310,13 +344,13 @@ def _step(task: ClassifierTask, optimizer: Any, loss: Tensor) -> None:
 
 
 def _accuracy(task: ClassifierTask, batch: Batch, *, several: bool) -> float:
-    """Share of the batch's samples that are right in all their labels; of every instant's, in nine tenths of them."""
+    """Return the share of samples with all labels correct; with labels per time step, correct in 90 % of the steps."""
     import torch
 
     from actionprep.training.datasets import model_inputs
     from actionprep.training.loop.losses import clip_logits, counted_frames
 
-    # Batch norm, where there is any, has the statistics of this very batch: as it was trained.
+    # Batch norm, if any, uses the statistics of this batch, as in training.
     with torch.no_grad():
         logits = task.model(**model_inputs(task.model, batch)).float()
     in_frames = "frame_target" in batch
@@ -331,33 +365,36 @@ def _accuracy(task: ClassifierTask, batch: Batch, *, several: bool) -> float:
 
 
 def _mixed_rows(dataset: Any, size: int) -> list[int]:
-    """Rows in which the classes take turns."""
+    """Choose rows so that the classes alternate."""
     labels = dataset.table.label[dataset.rows]
     turn = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
-        at = np.flatnonzero(labels == label)
-        turn[at] = np.arange(len(at))
+        of_label = np.flatnonzero(labels == label)
+        turn[of_label] = np.arange(len(of_label))
     order = np.lexsort((labels, turn))
     return dataset.rows[order[:size]].tolist()
 
 
 def _search(rates: np.ndarray, losses: np.ndarray, *, broke_off: bool = False) -> RateSearch:
-    """The suggestion of a curve: a tenth of the rate from which the loss rises.
+    """Suggest a tenth of the rate from which the loss of a curve rises.
 
-    Howard and Gugger, "Deep Learning for Coders with fastai and PyTorch", 2020, chapter 5, take a tenth of the rate of the
-    lowest loss: a whole training does not stand what a few steps stand. Of few snippets the curve has no sharp bottom, and
-    chance puts the lowest loss, or the fastest fall, anywhere in several decades: so the bottom goes on here for as long as
-    the loss is at most 2 % of its first value above the lowest, or a quarter of its fall where that is less.
+    Howard and Gugger, "Deep Learning for Coders with fastai and PyTorch", 2020, chapter 5, suggest a tenth of the rate with
+    the lowest loss, because a full training diverges at rates that a few steps tolerate. With few snippets the curve has no
+    sharp minimum, and noise can move it by several decades. So here the minimum extends as far as the loss is at most 2 %
+    of its first value, or a quarter of its fall if that is less, above the lowest loss.
 
-    broke_off: the loss grew so much that no higher rates were tried.
+    Args:
+        rates: Learning rates, shape (S,).
+        losses: Smoothed losses, shape (S,).
+        broke_off: Whether the search ended early because the loss grew too much.
     """
     if len(rates) < 10:
         raise UserError(
-            f"The loss is no number, or four times what it was, after {len(rates)} steps up to a rate of "
-            f"{rates[-1] if len(rates) else 0:.2g}: the input or the loss is at fault, not the rate. See 'actiontrain fit "
-            "--overfit'."
+            f"The loss diverged (not finite, or four times its minimum) after {len(rates)} steps up to a rate of "
+            f"{rates[-1] if len(rates) else 0:.2g}. The cause is the input or the loss, not the rate. Check with "
+            "'actiontrain fit --overfit'."
         )
-    # The first means are of few batches.
+    # The first values average only a few batches.
     first = max(3, len(losses) // 10)
     start = float(np.median(losses[: 2 * first]))
     wide = _over_half_a_decade(rates, losses)
@@ -365,7 +402,7 @@ def _search(rates: np.ndarray, losses: np.ndarray, *, broke_off: bool = False) -
     fall = start - float(wide[lowest])
     if fall < 0.01 * start:
         raise UserError(
-            f"The loss falls at no learning rate from {rates[0]:.2g} to {rates[-1]:.2g}: it stays at {start:.3g}. Look "
+            f"The loss falls at no learning rate from {rates[0]:.2g} to {rates[-1]:.2g}: it stays at {start:.3g}. Check "
             "whether the model can learn one batch, with 'actiontrain fit --overfit'."
         )
     risen = wide[lowest:] > wide[lowest] + min(0.02 * start, 0.25 * fall)
@@ -375,6 +412,6 @@ def _search(rates: np.ndarray, losses: np.ndarray, *, broke_off: bool = False) -
 
 
 def _over_half_a_decade(rates: np.ndarray, losses: np.ndarray) -> np.ndarray:
-    """(S,) mean of the losses within a quarter decade of each rate: one low loss makes no turn."""
+    """Return the mean loss within a quarter decade of each rate, shape (S,), so that a single low loss has no effect."""
     near = np.abs(np.log10(rates)[:, None] - np.log10(rates)) < 0.25
     return near @ losses / near.sum(axis=1)

@@ -1,4 +1,4 @@
-"""Snippets as training samples: a plain dataset for any loop, and the loader that our own loop uses."""
+"""Snippets as training samples: a dataset for any loop, and the loader of the built-in loop."""
 
 from __future__ import annotations
 
@@ -29,20 +29,24 @@ class SnippetDataset(Dataset[Batch]):
 
     A sample is a dictionary: the arrays of the input (see its reader, e.g. `inputs.tracks.TracksReader`) without the
     batch axis, label () int64 (-2: none of the labels), target (C) float32 and row () int64, the snippet's row of
-    `table`. With labels of every instant also frame_target (T, C) float32 and frame_known (T) bool, for the times that the
-    sample really shows, however they are cut and warped; where they are not known, the target is zeros.
+    `table`. With labels per time step also frame_target (T, C) float32 and frame_known (T) bool, for the times that the
+    sample shows after cropping and time warping; where the labels are unknown, the target is zeros.
 
-    store:    a Store, or its path or URL.
-    snippets: name of the table, snippets/<name>, or a table.
-    inputs:   a product ("tracks"), or the settings of one (`TracksInput(frames=16)`).
-    views:    names of views, in this order; None: all that the product has.
-    split:    "train", "val" or "test" of the stored or default split, or of a `SplitAssignment` given as (split, part).
-    rows:     rows of the table instead; None and no split: all that are not ignored.
-    train:    sample and augment at random: functions of (seed, epoch, snippet) alone, whatever worker reads it.
-        Otherwise the same sample each time.
-    targets: "frame": also the labels of every instant, from the segments behind the table.
+    Args:
+        store: A store, or its path or URL.
+        snippets: Name of the table (snippets/<name>), or a table.
+        inputs: A product ("tracks"), or its settings (`TracksInput(frames=16)`).
+        views: Names of views, in this order; None for all views of the product.
+        split: "train", "val" or "test" of the stored or default split, or of a `SplitAssignment` as (split, part).
+        rows: Rows of the table instead of a split; None without a split for all rows that are not ignored.
+        train: Sample and augment at random, as a function of (seed, epoch, snippet) only, in any worker. False returns
+            the same sample each time.
+        seed: Seed of the random numbers.
+        targets: "frame" adds labels per time step, from the segments behind the table.
+        reader: Reader of the product; None makes one from `inputs` and `views`.
 
-    Raises UserError when the store lacks the product or the views.
+    Raises:
+        UserError: If the store does not have the product or the views.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class SnippetDataset(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, index: Index) -> Batch:
-        """One sample; an index (epoch, number) names its epoch, and leaves undone what is augmented on the device."""
+        """Return one sample; an index (epoch, number) sets the epoch and leaves out the augmentation on the device."""
         epoch, number = index if isinstance(index, tuple) else (self.epoch, index)
         if not -len(self) <= number < len(self):
             raise IndexError(f"Sample {number} of {len(self)}.")
@@ -95,13 +99,19 @@ class SnippetDataset(Dataset[Batch]):
         return self.reader.views
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the random numbers of an epoch; does not reach workers that are running already."""
+        """Set the epoch of the random numbers; workers that are already running do not see it."""
         self.epoch = epoch
 
     def batch(self, rows: Sequence[int], *, epoch: int = 0, augment: bool = False) -> Batch:
-        """These rows of the table as one batch, with label, target and row.
+        """Read rows of the table as one batch.
 
-        augment: also what the input changes on the device; False leaves that to the training step.
+        Args:
+            rows: Rows of the table.
+            epoch: Epoch of the random numbers.
+            augment: Whether to apply the augmentation that runs on the device; False leaves it to the training step.
+
+        Returns:
+            The arrays of the input with label (B), target (B, C) and row (B).
         """
         draws = self.draws(rows, epoch=epoch)
         batch = self.reader.read(rows, draws)
@@ -111,52 +121,57 @@ class SnippetDataset(Dataset[Batch]):
         return self.augmented(batch, epoch=epoch) if augment else batch
 
     def batch_as(self, rows: Sequence[int], samples: Sequence[int], *, epoch: int = 0) -> Batch:
-        """These rows as one batch, read and augmented with the random numbers of other samples: they change alike."""
+        """Read rows as one batch with the random numbers of other samples, so that both are augmented in the same way."""
         batch = {**self.reader.read(rows, self.draws(samples, epoch=epoch)), **self.targets(rows)}
         batch["row"] = torch.as_tensor(np.asarray(samples, np.int64))
         return self.augmented(batch, epoch=epoch)
 
     def draws(self, rows: Sequence[int], *, epoch: int = 0) -> Draws | None:
-        """Random numbers of these samples; None where nothing is drawn."""
+        """Return the random numbers of these samples; None if there is no randomness."""
         if self.train:
             return Draws(self.seed, epoch, rows)
         return Draws(0, 0, rows, variant=self.variant) if self.variant else None
 
     def targets(self, rows: Sequence[int]) -> Batch:
-        """Label (B), target (B, C) and row (B) of these rows."""
-        at = torch.as_tensor(np.asarray(rows, np.int64))
-        return {"label": self._label[at], "target": self._target[at], "row": at}
+        """Return label (B), target (B, C) and row (B) of these rows."""
+        index = torch.as_tensor(np.asarray(rows, np.int64))
+        return {"label": self._label[index], "target": self._target[index], "row": index}
 
     def frame_targets(self, rows: Sequence[int], draws: Draws | None = None) -> Batch:
-        """Labels at every instant of these rows: frame_target (B, T, C) and whether they are known, frame_known (B, T).
+        """Return the labels per time step of these rows.
 
-        draws: those that the rows are read with, fresh.
+        Args:
+            rows: Rows of the table.
+            draws: New random numbers, equal to those that the rows are read with.
+
+        Returns:
+            frame_target (B, T, C), and frame_known (B, T): whether the labels are known.
         """
         assert self.instants is not None
-        found = [
+        labeled = [
             self.instants.at(int(self.table.recording[row]), times)
             for row, times in zip(rows, self.reader.times(rows, draws), strict=True)
         ]
-        target = np.stack([one for one, _ in found]).astype(np.float32)
+        target = np.stack([frames for frames, _ in labeled]).astype(np.float32)
         return {
             "frame_target": torch.from_numpy(target),
-            "frame_known": torch.from_numpy(np.stack([known for _, known in found])),
+            "frame_known": torch.from_numpy(np.stack([known for _, known in labeled])),
         }
 
     def all_targets(self) -> np.ndarray:
-        """(n, C) zeros and ones: of all samples, or with labels of every instant of all instants whose label is known."""
+        """Return all targets, zeros and ones of shape (n, C): per sample, or per time step with a known label."""
         if self.instants is None:
             return self.table.target[self.rows]
         parts = []
         for start in range(0, len(self.rows), 256):
-            found = self.frame_targets(self.rows[start : start + 256].tolist())
-            parts.append(found["frame_target"][found["frame_known"]].numpy().astype(np.uint8))
+            labeled = self.frame_targets(self.rows[start : start + 256].tolist())
+            parts.append(labeled["frame_target"][labeled["frame_known"]].numpy().astype(np.uint8))
         return np.concatenate(parts)
 
     def augmented(self, batch: Batch, *, epoch: int = 0) -> Batch:
-        """A batch of `batch` changed at random on its device, with its targets where the change concerns them."""
+        """Augment a batch of `batch` on its device, including its targets if they change (mirrored labels)."""
         rows = batch["row"].tolist()
-        # The reader's draws are a stream that `read` has begun: augmentation has one of its own.
+        # `read` has consumed the reader's stream of random numbers: augmentation uses a separate one.
         if self.train:
             draws = Draws(self.seed ^ 0xA06, epoch, rows)
         elif self.variant:
@@ -171,7 +186,7 @@ class SnippetDataset(Dataset[Batch]):
             label = batch["label"]
             swapped = torch.where(label >= 0, to[label.clamp(min=0)], label)
             batch["label"] = torch.where(mirrored, swapped, label)
-            # Column to[c] of a mirrored target holds what column c held.
+            # Column to[c] of a mirrored target is column c of the original.
             back = torch.argsort(to)
             batch["target"] = torch.where(mirrored[:, None], batch["target"][:, back], batch["target"])
             if "frame_target" in batch:
@@ -198,13 +213,22 @@ class SnippetDataset(Dataset[Batch]):
 class SnippetLoader:
     """Batches of a dataset in an order that is a function of (seed, epoch).
 
-    Products held in memory are read here, a batch at a time; others by worker processes. Several processes of one
-    training (rank of world) share each batch out. Besides the dataset's arrays a batch has weight (B) float32: 1, or 0
-    for a sample that only fills up a process without any; and total (), the samples of the batch in all processes.
+    Products in memory are read in this process, other products by worker processes. Several processes of a training
+    share each batch. Besides the dataset's arrays, a batch has weight (B) float32, which is 0 for a sample that only pads
+    a process without samples and 1 otherwise, and total (), the number of samples of the batch in all processes.
 
-    balanced: with shuffle, draw every class as often as the others.
-    epoch:   which epoch the next iteration gives.
-    skip:    batches left out at the start of the next iteration, of a training that was interrupted there.
+    Args:
+        dataset: The dataset.
+        batch: Samples per batch, over all processes.
+        shuffle: Whether to shuffle in each epoch.
+        balanced: With `shuffle`, draw every class equally often.
+        rank: Number of this process.
+        world: Number of processes.
+        workers: Number of worker processes for reading.
+
+    Attributes:
+        epoch: Epoch of the next iteration.
+        skip: Number of batches to skip at the start of the next iteration, to resume an interrupted epoch.
     """
 
     def __init__(
@@ -249,13 +273,13 @@ class SnippetLoader:
         else:
             batches = iter(self._loader)
         self.skip = 0
-        for numbers, found in zip(plan, batches, strict=True):
+        for numbers, values in zip(plan, batches, strict=True):
             mine, filling = self._share(numbers)
             weight = torch.full((len(mine),), 0.0 if filling else 1.0)
-            yield {**found, "weight": weight, "total": torch.tensor(len(numbers))}
+            yield {**values, "weight": weight, "total": torch.tensor(len(numbers))}
 
     def plan(self) -> list[np.ndarray]:
-        """Numbers of the samples of each batch of this epoch, over all processes."""
+        """Return the sample numbers of each batch of this epoch, over all processes."""
         size = len(self.dataset)
         order = np.arange(size)
         if self.shuffle and self.weights is not None:
@@ -265,7 +289,12 @@ class SnippetLoader:
         return [order[start : start + self.batch] for start in range(0, size, self.batch)]
 
     def samples_of_step(self, number: int, *, accumulate: int) -> int:
-        """Samples, over all processes, of the step that batch `number` has a part in, of so many batches at most."""
+        """Return the number of samples, over all processes, of the optimizer step that batch `number` belongs to.
+
+        Args:
+            number: Number of the batch in the epoch.
+            accumulate: Maximum number of batches per optimizer step.
+        """
         first = number // accumulate * accumulate * self.batch
         return min(first + accumulate * self.batch, len(self.dataset)) - first
 
@@ -275,7 +304,7 @@ class SnippetLoader:
 
 
 class _Indices:
-    """The index lists of the loader's next iteration, for torch's DataLoader."""
+    """Batch sampler for torch's DataLoader with the indices of the loader's next iteration."""
 
     def __init__(self, loader: SnippetLoader) -> None:
         self.loader = loader
@@ -290,7 +319,7 @@ class _Indices:
 
 
 class _Collate:
-    """Joins samples by the reader's own rule."""
+    """Join samples with the collate function of the reader."""
 
     def __init__(self, reader: ProductReader) -> None:
         self.join = reader.collate
@@ -302,20 +331,25 @@ class _Collate:
 
 
 def class_share_weights(target: np.ndarray) -> np.ndarray:
-    """(S,) how often each sample should be drawn so that classes come equally often, from targets (S, C).
+    """Compute sampling weights that make classes equally frequent.
 
-    A sample with several labels counts as the mean of them; one without any, as the mean of all samples.
+    Args:
+        target: Targets, zeros and ones of shape (S, C).
+
+    Returns:
+        Weight of each sample, shape (S,). A sample with several labels has the mean of their weights, a sample without
+        labels the mean over all samples.
     """
     count = target.sum(axis=0, dtype=np.float64)
     share = np.divide(1.0, count, out=np.zeros_like(count), where=count > 0)
     labels = target.sum(axis=1)
-    found = np.divide(target @ share, labels, out=np.zeros(len(target)), where=labels > 0)
-    found[labels == 0] = found[labels > 0].mean() if (labels > 0).any() else 1.0
-    return found
+    weights = np.divide(target @ share, labels, out=np.zeros(len(target)), where=labels > 0)
+    weights[labels == 0] = weights[labels > 0].mean() if (labels > 0).any() else 1.0
+    return weights
 
 
 def read_table(store: Store, name: str) -> SnippetTable:
-    """The table snippets/<name>; raises UserError that lists what there is."""
+    """Read the table snippets/<name>; raises UserError with the available tables."""
     if not store.has("snippets", name):
         have = sorted(key.recording for key in store.items("snippets"))
         if not have:
@@ -323,14 +357,27 @@ def read_table(store: Store, name: str) -> SnippetTable:
                 f"The store {store.url} has no snippets to train on. Make them with 'actionprep snippets' in the study "
                 "folder."
             )
-        raise UserError(f"No snippets '{name}' in {store.url}.{nearest(name, have)} There are {', '.join(have)}.")
+        raise UserError(f"No snippets '{name}' in {store.url}.{nearest(name, have)} Available: {', '.join(have)}.")
     return SnippetTable.read(store.item("snippets", name))
 
 
 def make_reader(
     store: Store, table: SnippetTable, inputs: str | InputSettings, *, views: Sequence[str | int] | None = None
 ) -> ProductReader:
-    """The reader of a product with its settings."""
+    """Make the reader of a product.
+
+    Args:
+        store: Store with the product.
+        table: Table of snippets.
+        inputs: A product, or its settings.
+        views: Names or numbers of views; None for all.
+
+    Returns:
+        The reader.
+
+    Raises:
+        UserError: If the store does not have the product or the views.
+    """
     product = inputs if isinstance(inputs, str) else type(inputs).__module__.rsplit(".", 1)[-1]
     model = find_input(product)
     settings = input_settings(product, {} if isinstance(inputs, str) else inputs)
@@ -341,49 +388,61 @@ def make_reader(
 def choose_views(
     store: Store, product: str, table: SnippetTable, views: Sequence[str | int] | None = None
 ) -> tuple[str, ...]:
-    """Names of the views to read; raises UserError naming those that there are.
+    """Choose the views to read.
 
-    views: by name or number, as for the pipeline; None: all that the product has of the table's
-           recordings, in natural order.
+    Args:
+        store: Store with the product.
+        product: Name of the product.
+        table: Table of snippets.
+        views: Names or numbers of views, as for the pipeline; None for all views that the product has of the table's
+            recordings, in natural order.
+
+    Returns:
+        Names of the views.
+
+    Raises:
+        UserError: If a view does not exist; the message lists the available views.
     """
     from actionprep.datasets.natural_order import natural_key
 
     recordings = {table.recordings[code] for code in np.unique(table.recording)}
-    there = sorted({key.view for key in store.items(product) if key.recording in recordings}, key=natural_key)
-    if not there:
+    available = sorted({key.view for key in store.items(product) if key.recording in recordings}, key=natural_key)
+    if not available:
         raise UserError(
-            f"The store {store.url} has {product}, but of none of the recordings that the snippets are of. Build "
-            "both of the same study: actionprep build."
+            f"The store {store.url} has {product}, but for none of the recordings of the snippets. Build "
+            "both in the same study: actionprep build."
         )
     if not views:
-        return tuple(there)
+        return tuple(available)
 
     def no_view(id: str) -> str:
-        return f"No view '{id}' in {product} of {store.url}.{nearest(id, there)} There are {', '.join(there)}."
+        return f"No view '{id}' in {product} of {store.url}.{nearest(id, available)} Available: {', '.join(available)}."
 
-    return tuple(views_of_ids(views, there, no_view=no_view))
+    return tuple(views_of_ids(views, available, no_view=no_view))
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with all its arrays on that device."""
+    """Move all arrays of a batch to a device."""
     return {name: values.to(device, non_blocking=True) for name, values in batch.items()}
 
 
 def model_inputs(model: Any, batch: Batch) -> dict[str, Tensor]:
-    """The arrays of a batch that the model's forward takes, by name; raises UserError when a needed one is missing."""
+    """Select the arrays of a batch that are parameters of the model's forward; raises UserError if one is missing."""
     import inspect
 
     forward = inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
-    if any(one.kind is one.VAR_KEYWORD for one in forward.values()):
-        # A model of several inputs takes the arrays of all of them.
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in forward.values()):
+        # A model with several inputs receives the arrays of all of them.
         return {name: values for name, values in batch.items() if name.startswith("part")}
     taken = {name: batch[name] for name in forward if name in batch}
     missing = [
-        name for name, one in forward.items() if name not in batch and one.default is one.empty and name != "self"
+        name
+        for name, parameter in forward.items()
+        if name not in batch and parameter.default is parameter.empty and name != "self"
     ]
     if missing:
         raise UserError(
-            f"{type(model).__name__} needs {', '.join(missing)}, and its input gives {', '.join(batch)}. The recipe "
-            "binds a model to the input of another product: choose a product that fits the model."
+            f"{type(model).__name__} needs {', '.join(missing)}, but its input provides {', '.join(batch)}. The recipe "
+            "combines a model with the input of another product: choose a product that fits the model."
         )
     return taken

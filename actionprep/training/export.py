@@ -1,4 +1,4 @@
-"""A trained model as one file for other programs: ONNX or torch.export, checked to give the model's own logits."""
+"""Export a trained model to ONNX or torch.export, and compare its logits with those of the model."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 Format = Literal["onnx", "torch-export"]
 FORMATS: dict[str, str] = {"onnx": "model.onnx", "torch-export": "model.pt2"}
-"""Formats with the name of their file."""
+"""File name by format."""
 
 CLOSE = 1e-3
-"""Logits may differ by this share of the largest one; programs add in another order."""
+"""Maximum difference of the logits as a share of the largest one: runtimes sum in another order."""
 
 
 @dataclass(frozen=True)
 class ExportedArray:
-    """An array that a file takes or gives: "batch" in its shape where any number of samples may be, and what it means."""
+    """An input or output of an exported file: shape with "batch" for a free batch axis, dtype and meaning."""
 
     shape: tuple[int | str, ...]
     dtype: str
@@ -42,12 +42,18 @@ class ExportedArray:
 
 @dataclass(frozen=True)
 class Export:
-    """A file, what it takes and gives, and how near its logits come to the model's own.
+    """An exported file with its inputs and outputs.
 
-    inputs, logits: those of the file: what does not reach the logits is not there. difference: largest one of the
-    logits over snippets that it was checked on, as a share of the largest logit. fixed_batch: why the file takes batches
-    of that one size alone; None: of any size. state: what became of the state that the run's model carries from window to
-    window; None of a run that carries none.
+    Attributes:
+        path: The file.
+        format: "onnx" or "torch-export".
+        inputs: Inputs of the file by name. Inputs that do not affect the logits are left out.
+        logits: Output of the file.
+        labels: Names of the classes, in the order of the logits.
+        difference: Largest difference between the logits of file and model on the checked snippets, as a share of the
+            largest logit.
+        fixed_batch: Why the file only accepts batches of one size; None if any size is possible.
+        state: Note on the state that the run's model carries from window to window; None if it carries none.
     """
 
     path: Path
@@ -61,28 +67,36 @@ class Export:
 
     @property
     def description(self) -> Path:
-        """The file beside it that tells its inputs, its labels and how the input was made; one for each format."""
+        """The JSON file next to it, with its inputs, labels, and how the input was made."""
         return self.path.with_name(f"{self.path.name}.json")
 
     def document(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the attributes as plain values."""
         return {
             "path": str(self.path), "format": self.format, "labels": list(self.labels), "difference": self.difference,
-            "inputs": {name: asdict(one) for name, one in self.inputs.items()}, "outputs": {"logits": asdict(self.logits)},
+            "inputs": {name: asdict(a) for name, a in self.inputs.items()}, "outputs": {"logits": asdict(self.logits)},
             "fixed_batch": self.fixed_batch, "state": self.state,
         }  # fmt: skip
 
 
 def export_run(run: Run | str | Path, to: Format = "onnx", *, out: str | Path | None = None, batch: int = 2) -> Export:
-    """Write the best model of a run as one file, and check it on snippets of its store.
+    """Export the best model of a run and check the file on snippets of its store.
 
-    to:    "onnx", for onnxruntime and others; "torch-export", for `torch.export.load` without this package.
-    out:   the file; None: model.onnx or model.pt2 in the run's folder. Beside it lies its description, model.onnx.json or
-           model.pt2.json: shape, type and meaning of each input, in which order the labels stand, how the input was made.
-    batch: snippets to export and check with.
+    A description is written next to the file (model.onnx.json or model.pt2.json): shape, dtype and meaning of each input,
+    the order of the labels, and how the input was made.
 
-    Raises UserError for an unknown format or a model that cannot be exported, with the reason; SetupError when
-    packages are missing or the file gives other logits.
+    Args:
+        run: Run or its folder.
+        to: "onnx" for onnxruntime and others; "torch-export" for `torch.export.load` without this package.
+        out: The file; None: model.onnx or model.pt2 in the run's folder.
+        batch: Number of snippets to export and check with.
+
+    Returns:
+        The exported file.
+
+    Raises:
+        UserError: If the format is unknown, or if the model cannot be exported.
+        SetupError: If packages are missing, or if the file computes other logits than the model.
     """
     import numpy as np
 
@@ -100,7 +114,7 @@ def export_run(run: Run | str | Path, to: Format = "onnx", *, out: str | Path | 
     dataset = SnippetDataset(
         store, read_table(store, facts["snippets"]), checkpoint.recipe.input, views=checkpoint.views or None, rows=rows
     )
-    # An export is made with two snippets at least: an axis of length one would be taken for a constant.
+    # Export with at least two snippets: an axis of length one would become a constant.
     chosen = np.resize(rows, max(batch, 2)).tolist()
     inputs = model_inputs(checkpoint.model, dataset.batch(chosen, augment=True))
     path = Path(out) if out is not None else no_link(run.folder / FORMATS[to])
@@ -122,12 +136,22 @@ def export_model(
     labels: tuple[str, ...] = (),
     meanings: Mapping[str, str] | None = None,
 ) -> Export:
-    """Write a model as one file and hold the file's logits of these inputs against the model's.
+    """Export a model and compare the logits of the file with those of the model.
 
-    inputs:   arrays by the names of the model's forward, with the batch axis first, at least two samples.
-    meanings: of inputs and of "logits", for who uses the file.
+    Args:
+        model: The model.
+        inputs: Arrays by parameter name of the model's forward, batch axis first, at least two samples.
+        path: File to write.
+        to: "onnx" or "torch-export".
+        labels: Names of the classes, in the order of the logits.
+        meanings: Descriptions of the inputs and of "logits", for users of the file.
 
-    Raises UserError when the model cannot be exported, SetupError when the file gives other logits.
+    Returns:
+        The exported file.
+
+    Raises:
+        UserError: If the model cannot be exported.
+        SetupError: If packages are missing, or if the file computes other logits than the model.
     """
     import torch
 
@@ -135,7 +159,7 @@ def export_model(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     model = model.eval()
-    # Before the export, so that what a model itself raises is not taken for a refusal of the exporter.
+    # Run the model before the export, so that its own errors are not reported as errors of the exporter.
     with torch.no_grad():
         expected = model(**inputs)
     program, fixed = _program(model, inputs)
@@ -152,8 +176,8 @@ def export_model(
     difference = float((logits - expected).abs().max()) / scale
     if not difference <= CLOSE:
         raise SetupError(
-            f"{path} gives other logits than the model: they differ by {difference:.1%} of the largest one, at most "
-            f"{CLOSE:.1%} was expected. Do not use the file. Another version of torch or onnxruntime may export it right."
+            f"{path} computes other logits than the model: they differ by {difference:.1%} of the largest one, expected at "
+            f"most {CLOSE:.1%}. Do not use the file. Another version of torch or onnxruntime may export it correctly."
         )
 
     def about(name: str, values: Tensor) -> ExportedArray:
@@ -165,13 +189,13 @@ def export_model(
 
 
 _NO_STATE = (
-    "Not in the file: each window starts anew, though the model of this run goes on from the state after the window before "
-    "(carry = true), as 'actiontrain predict' lets it. What that costs, 'actiontrain test RUN --no-carry' tells."
+    "Not in the file: each window starts with an empty state, but the model of this run carries its state from window to "
+    "window (carry = true, as in 'actiontrain predict'). 'actiontrain test RUN --no-carry' measures the difference."
 )
 
 
 def _meaning_of_logits(checkpoint: Checkpoint) -> str:
-    axes = "batch, instant, label" if checkpoint.recipe.targets == "frame" else "batch, label"
+    axes = "batch, time step, label" if checkpoint.recipe.targets == "frame" else "batch, label"
     squash = "the sigmoid of each" if checkpoint.card["several_labels"] else "the softmax over labels"
     return f"axes {axes} in the order of `labels`; {squash} gives probabilities"
 
@@ -190,12 +214,12 @@ def check_format(to: str) -> None:
 
 
 def _program(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Any, str | None]:
-    """The model as one graph, of any number of samples where it can be, and why it cannot."""
+    """Trace the model with a free batch axis if possible; returns the program, and why the batch is fixed or None."""
     import torch
 
     free = {name: {0: torch.export.Dim("batch", min=1, max=4096)} for name in inputs}
     named = _with_named_inputs(model, inputs)
-    # What torch.export refuses it raises as RuntimeErrors of many kinds; anything else is a fault, and is seen.
+    # torch.export reports unsupported models with subclasses of RuntimeError; other errors are bugs and propagate.
     with _quiet(), torch.no_grad():
         try:
             return torch.export.export(named, (), dict(inputs), dynamic_shapes=free), None
@@ -207,8 +231,10 @@ def _program(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Any, str |
 
 
 def _with_named_inputs(model: nn.Module, names: Iterable[str]) -> nn.Module:
-    """The model, or one that has the same logits and a parameter for each array: torch.export frees axes by parameters."""
-    if not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(model.forward).parameters.values()):
+    """Give a model with **kwargs one named parameter per array, because torch.export frees axes by parameter."""
+    if not any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(model.forward).parameters.values()
+    ):
         return model
     from torch import nn
 
@@ -223,7 +249,7 @@ def _with_named_inputs(model: nn.Module, names: Iterable[str]) -> nn.Module:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what an exporter says, which may go on for pages; of a list of constraints the first one."""
+    """Shorten the message of an exporter to its first line, or to the first of a list of constraints."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
@@ -233,13 +259,13 @@ def _reason(error: Exception) -> str:
 
 def _cannot(model: nn.Module, error: Exception) -> str:
     return (
-        f"{type(model).__name__} cannot be exported: torch.export does not follow its forward ({_reason(error)}). Use the "
-        "run as it is, with 'actiontrain predict' or actionprep.training."
+        f"{type(model).__name__} cannot be exported: torch.export cannot trace its forward ({_reason(error)}). Use the "
+        "run itself, with 'actiontrain predict' or actionprep.training."
     )
 
 
 def _write_onnx(program: Any, inputs: Mapping[str, Tensor], path: Path) -> list[str]:
-    """Write the file; returns the names of its inputs: the exporter leaves out those that do not reach the logits."""
+    """Write the file and return the names of its inputs; the exporter drops inputs that do not affect the logits."""
     import onnx
     import torch
 
@@ -256,30 +282,32 @@ def _write_onnx(program: Any, inputs: Mapping[str, Tensor], path: Path) -> list[
         except torch.onnx.errors.OnnxExporterError as error:
             reason = _reason(error.__cause__ if isinstance(error.__cause__, Exception) else error)
             raise UserError(
-                f"This model has an operation that ONNX does not: {reason}. Use 'actiontrain export --to "
+                f"This model has an operation that ONNX does not support: {reason}. Use 'actiontrain export --to "
                 "torch-export' instead."
             ) from error
         assert made is not None
         made.save(str(path), external_data=False)
     _name_batch_axis(path)
-    return [one.name for one in onnx.load(path).graph.input]
+    return [value.name for value in onnx.load(path).graph.input]
 
 
 def _name_batch_axis(path: Path) -> None:
-    """Call the first axis of inputs and logits `batch`: the exporter gives it a symbol's number."""
+    """Name the first axis of inputs and logits `batch` instead of the exporter's symbol."""
     import onnx
 
     model = onnx.load(path)
     graph = model.graph
-    symbols = {one.type.tensor_type.shape.dim[0].dim_param for one in graph.input if one.type.tensor_type.shape.dim} - {
+    symbols = {
+        value.type.tensor_type.shape.dim[0].dim_param for value in graph.input if value.type.tensor_type.shape.dim
+    } - {
         "",
         "batch",
     }
     if not symbols:
         return
     word = re.compile(rf"\b({'|'.join(map(re.escape, sorted(symbols)))})\b")
-    for one in (*graph.input, *graph.output, *graph.value_info):
-        for dim in one.type.tensor_type.shape.dim:
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
                 dim.dim_param = word.sub("batch", dim.dim_param)
     onnx.save(model, path)
@@ -292,23 +320,23 @@ def _run_onnx(path: Path, inputs: Mapping[str, Tensor]) -> Tensor:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    # The exporter leaves out inputs that do not reach the logits.
-    taken = {one.name for one in session.get_inputs()}
-    found = session.run(["logits"], {name: values.numpy() for name, values in inputs.items() if name in taken})
-    return torch.from_numpy(found[0])
+    # The exporter drops inputs that do not affect the logits.
+    taken = {value.name for value in session.get_inputs()}
+    outputs = session.run(["logits"], {name: values.numpy() for name, values in inputs.items() if name in taken})
+    return torch.from_numpy(outputs[0])
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters tell their own developers much."""
+    """Silence the log messages of the exporters."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.ERROR)
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

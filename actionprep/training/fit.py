@@ -1,4 +1,4 @@
-"""Train a recipe on a store into a run folder, and resume interrupted trainings."""
+"""Train a recipe on a store, write the run to a folder, and resume interrupted trainings."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def fit(
         split: How to split (see `SplitChoice`), or the split itself.
         views: Views in this order; None: all views of the product.
         device: Device of the training.
-        devices: Processes of one training on this machine, each on a GPU of its own or on the CPU.
+        devices: Processes of one training on this machine, each on its own GPU or on the CPU.
         num_nodes: Machines of one training.
         threads: CPU threads; None: the default of PyTorch.
         wandb: Whether to log to Weights & Biases too.
@@ -218,7 +218,7 @@ def _train(
 
 
 def _checkpoint_to_resume(run: Run, phase: Phase) -> Path | None:
-    """last.ckpt, if it exists and is of this phase."""
+    """Return last.ckpt, if it exists and belongs to this phase."""
     from actionprep.training.checkpoints import read_safely
 
     if not run.last.exists():

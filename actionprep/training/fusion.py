@@ -1,4 +1,4 @@
-"""Late fusion: what several trained runs say pooled, with temperatures and weights that val chooses."""
+"""Late fusion: pool the predictions of several trained runs, with temperatures and weights chosen on val."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from actionprep.datasets.paths import below
 from actionprep.datasets.store.opening import open_store
 from actionprep.errors import UserError
+from actionprep.json_values import counted
 from actionprep.training.evaluation.calibration import scaled_probabilities
 from actionprep.training.evaluation.pooling import Pool, pool_weights, pooled
 from actionprep.training.run import FACTS, FUSION, Run, may_name, now, placed, source_from
@@ -26,10 +27,15 @@ Weighting = Literal["val", "equal"] | Sequence[float]
 
 @dataclass(frozen=True)
 class Mixture:
-    """The runs of a fusion; how their probabilities are scaled before they are pooled, with which weights, and how.
+    """The runs of a fusion with their weights and temperatures.
 
-    weights (R,) sum to 1; temperatures (R,), 1 where a run's probabilities stay as they are. why: where both are from.
-    by_val: whether val chose them.
+    Attributes:
+        runs: The runs.
+        weights: Weight of each run, shape (R,); they sum to 1.
+        temperatures: Temperature of each run's probabilities before pooling, shape (R,); 1 leaves them unchanged.
+        why: How weights and temperatures were chosen, for messages.
+        by_val: Whether they were chosen on val.
+        pool: Kind of pool.
     """
 
     runs: tuple[Run, ...]
@@ -42,7 +48,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Fused:
-    """What fusing gave: the folder with the files of a test, the runs, their weights and what test.json holds."""
+    """Result of a fusion: the folder with the files of a test, the runs with their weights, and the content of test.json."""
 
     folder: Path
     mixture: Mixture
@@ -50,7 +56,7 @@ class Fused:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """Of the runs, in their order."""
+        """Weights of the runs, in their order."""
         return self.mixture.weights
 
 
@@ -62,16 +68,25 @@ def fuse(
     device: str = "auto",
     log: Callable[[str], None] = lambda _: None,
 ) -> Fused:
-    """Pool the probabilities of runs on the same snippets and split, and keep what a test keeps in a folder.
+    """Pool the probabilities of runs on the same snippets and split, and write the files of a test to a folder.
 
-    weights: "val": those that make the val snippets most probable, as models score them that were not trained on them,
-             each run's probabilities scaled by the temperature of its test first: one that is less sure than it is right
-             would count too little; "equal"; or one a run. A run that was not tested yet is tested.
+    The pool is logarithmic (see `pooling.pooled`). Runs without a test are tested first.
 
-    The pool is the logarithmic one (see `pooling.pooled`).
+    Args:
+        runs: Runs or their folders, at least two.
+        folder: Folder to write to.
+        weights: "val" chooses the weights that maximize the likelihood of the val snippets, scored with weights before a
+            refit. The probabilities of each run are scaled by the temperature of its test first, because an underconfident
+            run would count too little. "equal" gives all runs the same weight. Numbers set one weight per run.
+        device: Device of the models.
+        log: Receives progress messages.
 
-    Raises UserError when there are fewer than two runs, when their snippets, classes or splits differ, and for weights
-    that are no finite numbers or none above 0.
+    Returns:
+        The fusion and its test.
+
+    Raises:
+        UserError: If there are fewer than two runs, if their snippets, classes or splits differ, or if a weight is
+            negative or not finite, or all are 0.
     """
     from actionprep.training.evaluation.report import write_report
     from actionprep.training.evaluation.result_files import saved_arrays
@@ -89,11 +104,11 @@ def fuse(
         log(f"{share:.3f}  {run.folder}" + (f"  at temperature {temperature:.2f}" if temperature != 1 else ""))
     log(f"Weights: {mixture.why}")
     kind = "calibrated" if mixture.by_val else "probabilities"
-    said = np.stack([saved_arrays(run, kind)[kind].astype(np.float64) for run in opened])
+    probabilities = np.stack([saved_arrays(run, kind)[kind].astype(np.float64) for run in opened])
     several = bool(opened[0].facts["several_labels"])
-    together = pooled(said, np.array(mixture.weights), mixture.pool, multi_label=several)
+    together = pooled(probabilities, np.array(mixture.weights), mixture.pool, multi_label=several)
     rows = np.array(opened[0].facts["split"]["rows"]["test"], np.int64)
-    tested = _kept(Path(folder), table, rows, together)
+    tested = _write_scores(Path(folder), table, rows, together)
     target = Run(Path(folder))
     tested["alone"] = [
         {
@@ -129,21 +144,33 @@ def fuse_folds(
     device: str = "auto",
     log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Fuse cross-validations fold by fold; returns what folds.json of the new folder holds.
+    """Fuse cross-validations fold by fold.
 
-    folders: of 'actiontrain fit --folds', or of one seed of a sweep over folds or stored splits, each with fold-01,
-             fold-02, … (split-NAME, …); those of one name leave out the same snippets.
+    The metrics of folds are computed over the snippets of all folds. Those of stored splits are averaged over the splits,
+    as in `compare`.
 
-    Folds are one test over all their snippets; of stored splits the figure is the mean over them, as in `compare`.
+    Args:
+        folders: Folders of 'actiontrain fit --folds', or of one seed of a sweep over folds or stored splits. Each contains
+            fold-01, fold-02, … (or split-NAME, …); runs of the same name must have the same test snippets.
+        folder: Folder to write to.
+        weights: As in `fuse`.
+        device: Device of the models.
+        log: Receives progress messages.
+
+    Returns:
+        The content of folds.json of the new folder.
+
+    Raises:
+        UserError: If the folders have different folds, or as `fuse`.
     """
     from actionprep.training.evaluation.result_files import saved_arrays
     from actionprep.training.experiments.folds import over_folds, over_splits
 
-    names = [fold_names(one) for one in folders]
-    if len({tuple(one) for one in names}) != 1 or not names[0]:
+    names = [fold_names(path) for path in folders]
+    if len({tuple(folds) for folds in names}) != 1 or not names[0]:
         raise UserError(
-            "Cross-validations are fused fold by fold, and these have different folds: "
-            + "; ".join(f"{one} has {len(found)}" for one, found in zip(folders, names, strict=True))
+            "Cross-validations are fused fold by fold, but these have different folds: "
+            + "; ".join(f"{path} has {len(folds)}" for path, folds in zip(folders, names, strict=True))
             + "."
         )
     rows: list[dict[str, Any]] = []
@@ -154,7 +181,9 @@ def fuse_folds(
         count = f"{number} of {len(names[0])}"
         called = {"split": name.removeprefix("split-")} if of_splits else {"fold": number}
         log(f"Split {called['split']} ({count})" if of_splits else f"Fold {count}")
-        made = fuse([Path(one) / name for one in folders], below(folder, name), weights=weights, device=device, log=log)
+        made = fuse(
+            [Path(path) / name for path in folders], below(folder, name), weights=weights, device=device, log=log
+        )
         metrics = made.tested["metrics"]
         rows.append(
             {
@@ -168,7 +197,7 @@ def fuse_folds(
         arrays.append(saved_arrays(Run(made.folder)))
         tested_rows |= set(made.mixture.runs[0].facts["split"]["rows"]["test"])
     summary = over_splits(arrays, rows, num_samples=len(tested_rows)) if of_splits else over_folds(arrays, rows)
-    named = [source_from(Path(folder), Path(one)) for one in folders]
+    named = [source_from(Path(folder), Path(path)) for path in folders]
     document = {"folds": rows, "summary": summary, "runs": named}
     outer = Run(Path(folder))
     outer.write_table("folds.csv", rows)
@@ -177,20 +206,20 @@ def fuse_folds(
 
 
 def fold_names(folder: str | Path) -> list[str]:
-    """Names of the runs of a cross-validation, or of a sweep's runs on stored splits; none where the folder is neither."""
-    found = [path.parent.name for path in Path(folder).glob("*/" + FACTS)]
-    found += [path.parent.name for path in Path(folder).glob("*/" + FUSION)]
-    return sorted(name for name in found if name.startswith(("fold-", "split-")))
+    """Return the names of the runs of a cross-validation, or of a sweep on stored splits; empty for other folders."""
+    names = [path.parent.name for path in Path(folder).glob("*/" + FACTS)]
+    names += [path.parent.name for path in Path(folder).glob("*/" + FUSION)]
+    return sorted(name for name in names if name.startswith(("fold-", "split-")))
 
 
 def read_fusion(folder: str | Path) -> Mixture | None:
-    """What a fusion pools, its runs there or not; None when the folder is none."""
+    """Read a fusion, even if its runs no longer exist; None if the folder is not a fusion."""
     path = Path(folder) / FUSION
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        named = [str(placed(Path(folder), one)) for one in found["runs"]]
+        document = json.loads(path.read_text(encoding="utf-8"))
+        named = [str(placed(Path(folder), run)) for run in document["runs"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}). Fuse the runs again: actiontrain fuse RUN RUN …") from None
     foreign = [name for name in named if not may_name(Path(folder), name)]
@@ -201,64 +230,67 @@ def read_fusion(folder: str | Path) -> Mixture | None:
         )
     try:
         runs = tuple(Run(Path(name)) for name in named)
-        weights = tuple(map(float, found["weights"]))
-        # Earlier fusions have no temperatures and no pool: they took the mean, at first of probabilities as they are.
-        temperatures = tuple(map(float, found.get("temperatures", [1] * len(runs))))
+        weights = tuple(map(float, document["weights"]))
+        # Fusions of earlier versions have no temperatures and no pool: they averaged, at first without temperatures.
+        temperatures = tuple(map(float, document.get("temperatures", [1] * len(runs))))
         if not len(runs) == len(weights) == len(temperatures):
             raise ValueError(f"{len(runs)} runs, {len(weights)} weights, {len(temperatures)} temperatures")
-        why = str(found["why"])
-        # Earlier fusions say it in the sentence alone.
-        by_val = bool(found.get("by_val", why.startswith("chosen on ")))
-        pool: Pool = "log" if found.get("pool", "mean") == "log" else "mean"
+        why = str(document["why"])
+        # Fusions of earlier versions record it only in the sentence.
+        by_val = bool(document.get("by_val", why.startswith("chosen on ")))
+        pool: Pool = "log" if document.get("pool", "mean") == "log" else "mean"
         return Mixture(runs, weights, temperatures, why, by_val, pool)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}). Fuse the runs again: actiontrain fuse RUN RUN …") from None
 
 
 def fused_runs(folder: str | Path) -> Mixture | None:
-    """What a fusion pools; None when the folder is none.
+    """Read a fusion; None if the folder is not a fusion.
 
-    Raises UserError that names the runs which are no longer where they were.
+    Raises:
+        UserError: If a run no longer exists.
     """
-    found = read_fusion(folder)
-    if found is None:
+    mixture = read_fusion(folder)
+    if mixture is None:
         return None
-    gone = [str(run.folder) for run in found.runs if not (run.folder / FACTS).is_file()]
+    gone = [str(run.folder) for run in mixture.runs if not (run.folder / FACTS).is_file()]
     if gone:
         is_, it = ("is", "it") if len(gone) == 1 else ("are", "them")
         raise UserError(
-            f"The fusion {folder} asks {len(found.runs)} runs, and {len(gone)} of them {is_} no longer there: "
-            f"{', '.join(gone)}.\nPut {it} back, or fuse anew what there is: actiontrain fuse RUN RUN …"
+            f"The fusion {folder} pools {len(mixture.runs)} runs, but {len(gone)} of them {is_} missing: "
+            f"{', '.join(gone)}.\nRestore {it}, or fuse the remaining runs: actiontrain fuse RUN RUN …"
         )
-    return found
+    return mixture
 
 
 def run_tested(run: Run) -> dict[str, Any]:
-    """What a run's test found; raises UserError where there was none."""
-    found = run.tested
-    if found is None:
+    """Return the test of a run; raises UserError if it was not tested."""
+    result = run.tested
+    if result is None:
         raise UserError(f"{run.folder} was not tested yet: actiontrain test {run.folder.name}")
-    return found
+    return result
 
 
 def _common_table(runs: Sequence[Run]) -> SnippetTable:
-    """The table of snippets that all runs share; raises UserError that says in what they differ."""
+    """Read the table of snippets that all runs share; raises UserError with the difference if they do not."""
     from actionprep.training.datasets import read_table
 
     if len(runs) < 2:
-        raise UserError("A fusion takes two runs or more: actiontrain fuse RUN RUN …")
+        raise UserError("A fusion needs at least two runs: actiontrain fuse RUN RUN …")
     first, facts = runs[0], [run.facts for run in runs]
     stores = [open_store(run.store) for run in runs]
-    digests = [store.item("snippets", one["snippets"]).digest for store, one in zip(stores, facts, strict=True)]
-    for run, one, digest in zip(runs[1:], facts[1:], digests[1:], strict=True):
-        if one["labels"] != facts[0]["labels"]:
-            what = f"classes: {', '.join(facts[0]['labels'])} and {', '.join(one['labels'])}"
+    digests = [
+        store.item("snippets", recorded["snippets"]).digest for store, recorded in zip(stores, facts, strict=True)
+    ]
+    for run, other, digest in zip(runs[1:], facts[1:], digests[1:], strict=True):
+        if other["labels"] != facts[0]["labels"]:
+            what = f"classes: {', '.join(facts[0]['labels'])} and {', '.join(other['labels'])}"
         elif digest != digests[0]:
-            what = f"snippets: snippets/{facts[0]['snippets']} and snippets/{one['snippets']} are not the same table"
-        elif one["split"]["rows"]["test"] != facts[0]["split"]["rows"]["test"]:
+            what = f"snippets: snippets/{facts[0]['snippets']} and snippets/{other['snippets']} are not the same table"
+        elif other["split"]["rows"]["test"] != facts[0]["split"]["rows"]["test"]:
             what = "test parts: give both trainings the same --train-groups, --test-groups, --split or --seed"
-        elif set(one["split"]["rows"]["train"]) & set(facts[0]["split"]["rows"]["test"]):
-            what = "splits: one was trained on what the other is tested on"
+        elif set(other["split"]["rows"]["train"]) & set(facts[0]["split"]["rows"]["test"]):
+            what = "splits: one was trained on test snippets of the other"
         else:
             continue
         raise UserError(f"{first.folder} and {run.folder} cannot be fused, because they have different {what}.")
@@ -268,47 +300,47 @@ def _common_table(runs: Sequence[Run]) -> SnippetTable:
 def _check_weights(weights: Weighting, num_runs: int) -> None:
     if isinstance(weights, str):
         if weights not in ("val", "equal"):
-            raise UserError(f"Weights are 'val', 'equal' or one number a run; got '{weights}'.")
+            raise UserError(f"Expected weights 'val', 'equal' or one number per run, got '{weights}'.")
         return
-    fine = all(math.isfinite(one) and one >= 0 for one in weights) and 0 < sum(weights) < math.inf
+    fine = all(math.isfinite(weight) and weight >= 0 for weight in weights) and 0 < sum(weights) < math.inf
     if len(weights) != num_runs or not fine:
-        said = ", ".join(f"{one:g}" for one in weights)
+        given = ", ".join(f"{weight:g}" for weight in weights)
         raise UserError(
-            f"--weights takes one finite number a run, none below 0 and one above: {num_runs} runs, and got "
-            f"{len(weights)} number(s): {said}."
+            f"--weights needs one finite number per run, none below 0 and at least one above 0: {num_runs} runs, got "
+            f"{counted(len(weights), 'number')}: {given}."
         )
 
 
 def _mixture(runs: Sequence[Run], table: SnippetTable, weights: Weighting, device: str) -> Mixture:
-    as_they_are = (1.0,) * len(runs)
+    unscaled = (1.0,) * len(runs)
     if not isinstance(weights, str):
-        return Mixture(tuple(runs), tuple(float(one) / sum(weights) for one in weights), as_they_are, "as given")
+        return Mixture(tuple(runs), tuple(float(weight) / sum(weights) for weight in weights), unscaled, "as given")
     if weights == "equal":
-        return Mixture(tuple(runs), (1 / len(runs),) * len(runs), as_they_are, "equal, as asked for")
+        return Mixture(tuple(runs), (1 / len(runs),) * len(runs), unscaled, "equal, as requested")
     parts = [run.facts["split"]["rows"]["val"] for run in runs]
     if not parts[0] or any(part != parts[0] for part in parts):
         raise UserError(
-            "Weights are chosen on val, and these runs "
+            "Weights are chosen on val, but these runs "
             + ("have no val part" if not any(parts) else "have different val parts")
             + ". Train them with the same one (--val 0.15), or fuse with --weights equal."
         )
     from actionprep.training.test import held_out_scores
 
-    found = [held_out_scores(run, device=device) for run in runs]
-    rows = found[0].rows
+    scores = [held_out_scores(run, device=device) for run in runs]
+    rows = scores[0].rows
     several = bool(runs[0].facts["several_labels"])
     actual = table.target[rows] if several else table.label[rows].astype(np.int64)
     temperatures = tuple(float(run_tested(run)["calibration"]["temperature"]) for run in runs)
     scaled = [
-        scaled_probabilities(one.variant_logits, temperature, multi_label=several)
-        for one, temperature in zip(found, temperatures, strict=True)
+        scaled_probabilities(score.variant_logits, temperature, multi_label=several)
+        for score, temperature in zip(scores, temperatures, strict=True)
     ]
     chosen = tuple(pool_weights(np.stack(scaled), actual).tolist())
     return Mixture(tuple(runs), chosen, temperatures, f"chosen on {len(rows)} val snippets", by_val=True)
 
 
-def _kept(folder: Path, table: SnippetTable, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Figures of the fused probabilities; the files of a test are written into the folder."""
+def _write_scores(folder: Path, table: SnippetTable, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """Compute the metrics of the fused probabilities and write the files of a test to the folder."""
     from actionprep.training.evaluation.scoring import Scores
     from actionprep.training.test import keep_scores
 

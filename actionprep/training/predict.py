@@ -14,7 +14,8 @@ from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.datasets.windows import microseconds, windows
-from actionprep.errors import UserError
+from actionprep.errors import UserError, name_list
+from actionprep.json_values import counted
 from actionprep.settings import canonical_json
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
 from actionprep.training.evaluation.calibration import scaled_probabilities
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PooledModel:
     """A model of a prediction, with its weight in the pool and the temperature that scales its logits."""
 
     checkpoint: Checkpoint
@@ -46,11 +47,11 @@ class Asked:
 MUCH_LONGER = 1.5
 """A recording in one window causes a warning if it is this many times longer than any snippet of the training."""
 
-Model = Run | Checkpoint | str | Path | Sequence[Asked]
+Model = Run | Checkpoint | str | Path | Sequence[PooledModel]
 """Model to predict with: a run or a fusion, or its folder; a checkpoint; or opened models."""
 
 
-def open_models(run: Model, *, device: str = "auto") -> Sequence[Asked]:
+def open_models(run: Model, *, device: str = "auto") -> Sequence[PooledModel]:
     """Open the model of a run, or all models of a fusion; their weights sum to 1."""
     from actionprep.training.fusion import fused_runs
 
@@ -60,16 +61,16 @@ def open_models(run: Model, *, device: str = "auto") -> Sequence[Asked]:
     folder = run.folder if isinstance(run, Run) else run
     fused = None if isinstance(folder, Checkpoint) else fused_runs(folder)
     if fused is None:
-        return [Asked(open_checkpoint(run, device=device), 1.0)]
+        return [PooledModel(open_checkpoint(run, device=device), 1.0)]
     return [
-        Asked(open_checkpoint(run, device=device), weight, temperature, fused.pool)
+        PooledModel(open_checkpoint(run, device=device), weight, temperature, fused.pool)
         for run, weight, temperature in zip(fused.runs, fused.weights, fused.temperatures, strict=True)
     ]
 
 
-def views_of(models: Sequence[Asked]) -> tuple[str, ...]:
+def views_of(models: Sequence[PooledModel]) -> tuple[str, ...]:
     """Return the views of all models, those of the model with most views first."""
-    most = sorted((one.checkpoint.views for one in models), key=len, reverse=True)
+    most = sorted((model.checkpoint.views for model in models), key=len, reverse=True)
     return tuple(dict.fromkeys(view for views in most for view in views))
 
 
@@ -107,7 +108,7 @@ def predict(
     """
     models = open_models(run, device=device)
     store = open_store(store).snapshot()
-    return _ask(
+    return _predict_pooled(
         models,
         [store] * len(models),
         recordings=recordings,
@@ -118,8 +119,8 @@ def predict(
     )
 
 
-def _ask(
-    models: Sequence[Asked],
+def _predict_pooled(
+    models: Sequence[PooledModel],
     stores: Sequence[Store],
     *,
     recordings: Sequence[str] | None = None,
@@ -133,56 +134,56 @@ def _ask(
     from actionprep.training.loop.devices import torch_device
 
     first = models[0].checkpoint
-    asked = [(one.checkpoint, store) for one, store in zip(models, stores, strict=True)]
-    there: list[str] = []
-    for checkpoint, store in asked:
+    pairs = [(model.checkpoint, store) for model, store in zip(models, stores, strict=True)]
+    common: list[str] = []
+    for checkpoint, store in pairs:
         recipe = checkpoint.recipe
         find_input(recipe.product).check_store(recipe.input, store)
         check_pipeline(checkpoint, store)
         known = {key.recording for key in store.items(recipe.reads)}
-        there = sorted(known if checkpoint is first else known.intersection(there))
+        common = sorted(known if checkpoint is first else known.intersection(common))
         for name in recordings or ():
             if name not in known:
                 raise UserError(
-                    f"No {recipe.reads} of recording '{name}' in {store.url}. There are {', '.join(sorted(known)[:8])}."
+                    f"No {recipe.reads} of recording '{name}' in {store.url}. Available: {name_list(sorted(known), 8)}."
                 )
     length_s = window_s if window_s is not None else first.card["snippets"].get("length_s")
     thresholds = label_thresholds(first) if len(models) == 1 else None
-    found = []
-    for recording in recordings or there:
-        views = [_views_there(checkpoint, store, recording) for checkpoint, store in asked]
+    timelines = []
+    for recording in recordings or common:
+        views = [_available_views(checkpoint, store, recording) for checkpoint, store in pairs]
         spans = [
             find_input(checkpoint.recipe.product).span(store, recording, seen)
-            for (checkpoint, store), seen in zip(asked, views, strict=True)
+            for (checkpoint, store), seen in zip(pairs, views, strict=True)
         ]
         # Only the time that all models cover can be predicted.
         span = max(start for start, _ in spans), min(end for _, end in spans)
         onset, offset = sliding_windows(span, length_s=length_s, stride_s=stride_s)
         has_frames = [
             windows_with_frames(store, checkpoint.recipe.reads, recording, seen, onset, offset)
-            for (checkpoint, store), seen in zip(asked, views, strict=True)
+            for (checkpoint, store), seen in zip(pairs, views, strict=True)
         ]
         scores = [
             _score(
-                one,
+                checkpoint,
                 store,
-                windows_table(recording, first.labels, onset, offset, known=filmed),
+                windows_table(recording, first.labels, onset, offset, known=with_frames),
                 torch_device(device),
-                carry=one.recipe.carry if carry is None else carry,
+                carry=checkpoint.recipe.carry if carry is None else carry,
             )
-            for (one, store), filmed in zip(asked, has_frames, strict=True)
+            for (checkpoint, store), with_frames in zip(pairs, has_frames, strict=True)
         ]
         evidence = np.zeros(len(onset), bool)
-        for one, filmed in zip(scores, has_frames, strict=True):
-            evidence |= filmed if one.evidence is None else filmed & one.evidence
+        for score, with_frames in zip(scores, has_frames, strict=True):
+            evidence |= with_frames if score.evidence is None else with_frames & score.evidence
         if len(scores) > 1:
             several = bool(first.card["several_labels"])
-            said = [
-                scaled_probabilities(score.variant_logits, one.temperature, multi_label=several)
-                for one, score in zip(models, scores, strict=True)
+            scaled = [
+                scaled_probabilities(score.variant_logits, model.temperature, multi_label=several)
+                for model, score in zip(models, scores, strict=True)
             ]
-            weights = np.array([one.weight for one in models])
-            probabilities = pooled(np.stack(said), weights, models[0].pool, multi_label=several)
+            weights = np.array([model.weight for model in models])
+            probabilities = pooled(np.stack(scaled), weights, models[0].pool, multi_label=several)
         elif scores[0].steps is not None:
             steps = scores[0].steps
             marks = np.broadcast_to(evidence[:, None, None], (*steps.time.shape, 1))
@@ -193,9 +194,9 @@ def _ask(
             probabilities = scores[0].probabilities
         times = [
             frame_times(store, checkpoint.recipe.reads, recording, seen[:1])
-            for (checkpoint, store), seen in zip(asked, views, strict=True)
+            for (checkpoint, store), seen in zip(pairs, views, strict=True)
         ]
-        found.append(
+        timelines.append(
             Timeline(
                 recording,
                 first.labels,
@@ -208,7 +209,7 @@ def _ask(
                 evidence,
             )
         )
-    return found
+    return timelines
 
 
 def predict_videos(
@@ -230,28 +231,29 @@ def predict_videos(
     views = views_of(models)
     if not videos or len(videos) > max(len(views), 1):
         raise UserError(
-            f"This model was trained on {len(views)} view(s), {', '.join(views)}, and got {len(videos)} video(s). Give the "
-            "videos of one recording, one a view, in this order; later views may be missing."
+            f"This model was trained on {counted(len(views), 'view')}, {', '.join(views)}, but got "
+            f"{counted(len(videos), 'video')}. Give the videos of one recording, one per view, in this order; later views "
+            "may be missing."
         )
     missing = [str(video) for video in videos.values() if not Path(video).is_file()]
     if missing:
         raise UserError(f"No such video: {', '.join(missing)}.")
     stores = []
-    for one in models:
-        wanted = one.checkpoint.views
+    for model in models:
+        wanted = model.checkpoint.views
         mine = {view: Path(video) for view, video in videos.items() if view in wanted or not wanted}
         if not mine:
             raise UserError(
-                f"{one.checkpoint.path} looks at view {', '.join(wanted)} alone, and the videos are of view "
+                f"{model.checkpoint.path} reads only view {', '.join(wanted)}, but the videos are of view "
                 f"{', '.join(videos)}."
             )
-        stores.append(build(one.checkpoint, mine))
-    [timeline] = _ask(models, stores, **options)
+        stores.append(build(model.checkpoint, mine))
+    [timeline] = _predict_pooled(models, stores, **options)
     return timeline
 
 
-def beyond_training(models: Sequence[Asked], timeline: Timeline) -> str | None:
-    """Describe a single window that is much longer than the snippets of the training; None if there is none.
+def beyond_training(models: Sequence[PooledModel], timeline: Timeline) -> str | None:
+    """Describe a single window that is much longer than the training snippets; None for other windows.
 
     Checkpoints of early versions do not contain the length of their snippets.
     """
@@ -261,7 +263,7 @@ def beyond_training(models: Sequence[Asked], timeline: Timeline) -> str | None:
         return None
     shortest, longest = (f"{known[name]:.1f}" for name in ("shortest", "longest"))
     return (
-        f"{timeline.recording} was predicted in one window of {seconds:.1f} s, and the snippets of the training were "
+        f"{timeline.recording} was predicted in one window of {seconds:.1f} s, but the snippets of the training were "
         f"{longest if shortest == longest else f'{shortest} to {longest}'} s long. Set a window, such as --length "
         f"{usual_length_ms(card)}, to label parts of the recording."
     )
@@ -280,7 +282,8 @@ def other_frame_rate(card: Mapping[str, Any], rate: float | None, what: str) -> 
     """
     known = card.get("frame_rates")
     if any(
-        (one.get("settings") or {}).get("which") == "keyframes" for one in card["pipeline"]["stages"].get("frames", [])
+        (entry.get("settings") or {}).get("which") == "keyframes"
+        for entry in card["pipeline"]["stages"].get("frames", [])
     ):
         return None  # keyframes have no rate
     if rate is None or not known or known[0] / _RATE_TOLERANCE <= rate <= known[1] * _RATE_TOLERANCE:
@@ -322,17 +325,19 @@ def takes_videos(run: Run) -> bool:
 
 
 def _settings_of_stages(stages: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for product, made in stages.items():
-        # Items that differ only in where code and files were may have been made alike.
+        # Items that differ only in the paths of code and files may have been made in the same way.
         by_content = {
-            canonical_json(_without_places(one["settings"])): one["settings"] for one in made if "settings" in one
+            canonical_json(_without_paths(entry["settings"])): entry["settings"]
+            for entry in made
+            if "settings" in entry
         }
         distinct = list(by_content.values())
         if len(distinct) > 1:
             raise UserError(
                 f"The training's {product} were built with {len(distinct)} different settings ({_differences(distinct)}), "
-                "so it is not known which to use for a new video. Build them with one setting and train again; or add the "
+                "so it is unknown which to use for a new video. Build them with one setting and train again; or add the "
                 "recording to a study, build it, and predict it there: 'actiontrain predict --recording ID'."
             )
         if distinct and distinct[0].get("backend") == "import":
@@ -343,12 +348,12 @@ def _settings_of_stages(stages: Mapping[str, Any]) -> dict[str, Any]:
                 "again."
             )
         if distinct:
-            found[product] = distinct[0]
-    if found.get("frames", {}).get("which", "all") != "all":
-        # A new video has no annotated segments, and all of it is looked at.
-        found["frames"] = {**found["frames"], "which": "all"}
-        found.pop("keyframes", None)
-    return found
+            settings[product] = distinct[0]
+    if settings.get("frames", {}).get("which", "all") != "all":
+        # A new video has no annotated segments: use all of its frames.
+        settings["frames"] = {**settings["frames"], "which": "all"}
+        settings.pop("keyframes", None)
+    return settings
 
 
 def _differences(settings: Sequence[Mapping[str, Any]]) -> str:
@@ -356,7 +361,7 @@ def _differences(settings: Sequence[Mapping[str, Any]]) -> str:
     names = sorted({name for values in settings for name in values})
     parts = []
     for name in names:
-        values = list(dict.fromkeys(str(one.get(name)) for one in settings))
+        values = list(dict.fromkeys(str(table.get(name)) for table in settings))
         if len(values) > 1:
             parts.append(f"{name}: {', '.join(values)}")
     return "; ".join(parts)
@@ -369,10 +374,10 @@ def check_pipeline(checkpoint: Checkpoint, store: Store) -> None:
     product = checkpoint.recipe.reads
     theirs = pipeline_of(store, product)["stages"]
     for name, made in checkpoint.card["pipeline"]["stages"].items():
-        known = [_deciding(one) for one in made]
-        for one in map(_deciding, theirs.get(name, [])):
-            if known and one not in known:
-                differing = sorted(key for key in {*one, *known[0]} if one.get(key) != known[0].get(key))
+        known = [_deciding(entry) for entry in made]
+        for used in map(_deciding, theirs.get(name, [])):
+            if known and used not in known:
+                differing = sorted(key for key in {*used, *known[0]} if used.get(key) != known[0].get(key))
                 raise UserError(
                     f"The {name} in {store.url} were made with other settings than those that the model was trained "
                     "on: "
@@ -384,19 +389,19 @@ def check_pipeline(checkpoint: Checkpoint, store: Store) -> None:
 def _deciding(made: dict[str, Any]) -> dict[str, Any]:
     """Settings of a stage that determine its output: without device, names and paths."""
     asides = ("device", "name", "which", "margin", "chunk")
-    return {key: value for key, value in _without_places(made.get("settings") or {}).items() if key not in asides}
+    return {key: value for key, value in _without_paths(made.get("settings") or {}).items() if key not in asides}
 
 
-_PLACES = ("repo", "checkpoint", "environment", "files", "boxes_file", "detector")
-_PLACE = re.compile(r"/|\\|\.(py|toml)$")
+_PATH_SETTINGS = ("repo", "checkpoint", "environment", "files", "boxes_file", "detector")
+_PATH = re.compile(r"/|\\|\.(py|toml)$")
 
 
-def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without paths, which differ between machines; hashes compare the contents."""
     return {
-        key: "a file" if isinstance(value, str) and _PLACE.search(value) else value
+        key: "a file" if isinstance(value, str) and _PATH.search(value) else value
         for key, value in settings.items()
-        if key not in _PLACES
+        if key not in _PATH_SETTINGS
     }
 
 
@@ -426,17 +431,19 @@ def open_checkpoint(run: Run | Checkpoint | str | Path, *, device: str = "auto")
     return load_checkpoint(run.best if isinstance(run, Run) else run, device=str(torch_device(device)))
 
 
-def _views_there(checkpoint: Checkpoint, store: Store, recording: str) -> list[str]:
+def _available_views(checkpoint: Checkpoint, store: Store, recording: str) -> list[str]:
     product = checkpoint.recipe.reads
-    there = [view for view in checkpoint.views if any(store.has(one, recording, view) for one in product.split("+"))]
-    if not there:
+    available = [
+        view for view in checkpoint.views if any(store.has(part, recording, view) for part in product.split("+"))
+    ]
+    if not available:
         have = ", ".join(key.view for key in store.items(product) if key.recording == recording)
         raise UserError(
             f"Recording '{recording}' has none of the views that the model was trained on "
             f"({', '.join(checkpoint.views)}); "
-            f"it has {have}."
+            f"it has {have or 'no view'}."
         )
-    return there
+    return available
 
 
 def _score(checkpoint: Checkpoint, store: Store, table: SnippetTable, device: Any, *, carry: bool) -> Scores:

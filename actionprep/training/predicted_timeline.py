@@ -68,7 +68,7 @@ class Timeline:
         edges = np.unique(np.concatenate([window_onset, window_offset]))
         # Windows that touch share one edge, though its sums may round otherwise on either side.
         edges = edges[np.diff(edges, prepend=-np.inf) > EPSILON_S]
-        # Every window adds its probabilities from its onset on and takes them away at its offset.
+        # Each window adds its probabilities at its onset and subtracts them at its offset.
         change = np.zeros((len(edges), len(self.labels) + 1))
         weighed = np.concatenate([self.probabilities[seen], np.ones((len(window_onset), 1))], axis=1)
         np.add.at(change, np.searchsorted(edges, window_onset + EPSILON_S, side="right") - 1, weighed)
@@ -95,17 +95,17 @@ class Timeline:
         order = np.argsort(self.onset, kind="stable")
         order = order[self.has_evidence[order]]
         onset, offset, probabilities = self.onset[order], self.offset[order], self.probabilities[order]
-        said = probabilities.argmax(axis=1)
+        top_class = probabilities.argmax(axis=1)
         longest = float((offset - onset).max()) if len(onset) else 0.0
-        for at, instant in enumerate(times):
+        for frame, time in enumerate(times):
             # Only windows that begin no longer before the frame than a window lasts can cover it.
-            low, high = np.searchsorted(onset, [instant - longest - 1e-6, instant + 1e-9], side="right").tolist()
-            covering = low + np.flatnonzero(instant + 1e-9 < offset[low:high])
+            low, high = np.searchsorted(onset, [time - longest - 1e-6, time + 1e-9], side="right").tolist()
+            covering = low + np.flatnonzero(time + 1e-9 < offset[low:high])
             if len(covering):
-                count = np.bincount(said[covering], minlength=len(self.labels))
+                count = np.bincount(top_class[covering], minlength=len(self.labels))
                 mean = probabilities[covering].mean(axis=0)
-                code[at] = int(np.lexsort((-mean, -count))[0])
-                share[at] = count[code[at]] / len(covering)
+                code[frame] = int(np.lexsort((-mean, -count))[0])
+                share[frame] = count[code[frame]] / len(covering)
         return code, share
 
     def frames_csv(self) -> str:
@@ -113,12 +113,12 @@ class Timeline:
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["recording", "time", "label", "votes"])
-        for instant, code, share in zip(self.frame_times, *self.votes(self.frame_times), strict=True):
+        for time, code, share in zip(self.frame_times, *self.votes(self.frame_times), strict=True):
             label = self.labels[code] if code >= 0 else ""
-            writer.writerow([self.recording, f"{instant:.3f}", label, f"{share:.3f}"])
+            writer.writerow([self.recording, f"{time:.3f}", label, f"{share:.3f}"])
         return buffer.getvalue()
 
-    def said_from(self, threshold: float = 0.0) -> np.ndarray:
+    def minimum_probability(self, threshold: float = 0.0) -> np.ndarray:
         """Return the minimum probability of each label, shape (C,); with several labels at least its own threshold."""
         own = np.zeros(len(self.labels))
         if self.several:
@@ -138,22 +138,22 @@ class Timeline:
         onset, offset, mean = self.pieces()
         if not len(onset):
             return []
-        said = mean >= self.said_from(threshold)
+        is_predicted = mean >= self.minimum_probability(threshold)
         if not self.several:
-            said &= np.arange(mean.shape[1]) == mean.argmax(axis=1)[:, None]
-        found = []
+            is_predicted &= np.arange(mean.shape[1]) == mean.argmax(axis=1)[:, None]
+        joined = []
         for code, label in enumerate(self.labels):
-            at = np.flatnonzero(said[:, code])
-            if not len(at):
+            pieces_of_label = np.flatnonzero(is_predicted[:, code])
+            if not len(pieces_of_label):
                 continue
-            apart = (np.diff(at) > 1) | (onset[at[1:]] > offset[at[:-1]] + 1e-9)
-            for run in np.split(at, np.flatnonzero(apart) + 1):
+            apart = (np.diff(pieces_of_label) > 1) | (onset[pieces_of_label[1:]] > offset[pieces_of_label[:-1]] + 1e-9)
+            for run in np.split(pieces_of_label, np.flatnonzero(apart) + 1):
                 seconds = offset[run] - onset[run]
                 probability = float((mean[run, code] * seconds).sum() / seconds.sum())
                 segment = Segment(float(onset[run[0]]), float(offset[run[-1]]), label)
                 if segment.offset - segment.onset >= min_s:
-                    found.append((segment, probability))
-        return sorted(found, key=lambda one: (one[0].onset, one[0].label))
+                    joined.append((segment, probability))
+        return sorted(joined, key=lambda pair: (pair[0].onset, pair[0].label))
 
     def to_csv(self, *, threshold: float = 0.0, min_s: float = 0.0) -> str:
         """Return the segments as csv: recording, onset, offset, label, probability."""
@@ -166,7 +166,7 @@ class Timeline:
         return buffer.getvalue()
 
     def windows_csv(self) -> str:
-        """One row per window: whether it shows anything (evidence 1 or 0), and the probability of every label if so."""
+        """Return one csv row per window: whether it shows anything (evidence 1 or 0), and its probabilities if so."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["recording", "onset", "offset", "evidence", *self.labels])

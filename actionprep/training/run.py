@@ -1,4 +1,4 @@
-"""The folder of one training: what was asked for, what came out, and the checkpoints."""
+"""The folder of a training run: its settings, results and checkpoints."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import Store
 
 Phase = Literal["validate", "refit"]
-"""Phases of a training: on train with val beside it; then, where the recipe says so, on both together."""
+"""Phases of a training: on train, validated on val; then, if the recipe has a refit, on train and val together."""
 
 RECIPE, FACTS, SPLIT, METRICS = "recipe.toml", "run.json", "split.csv", "metrics.csv"
 BEST, LAST, VALIDATED, START = "best.ckpt", "last.ckpt", "validated.ckpt", "start.ckpt"
 REPORT, TESTED = "report.html", "test.json"
 FINAL = "final"
-"""In a folder of a cross-validation: the run on the recordings of all folds."""
+"""Subfolder of a cross-validation with the run on the recordings of all folds."""
 FUSION = "fusion.json"
-"""In a folder that 'actiontrain fuse' wrote, instead of run.json: the runs and their weights."""
+"""File that 'actiontrain fuse' writes instead of run.json: the fused runs and their weights."""
 _VERSIONS = ("actionprep", "torch", "lightning", "numpy", "zarr")
 
 
@@ -64,7 +64,7 @@ _CHECKSUM = "sha256"
 
 def _checksum(facts: Mapping[str, Any]) -> str:
     """SHA-256 of the values of run.json as JSON with sorted keys."""
-    as_read = json.loads(json.dumps(facts))  # where all keys are texts
+    as_read = json.loads(json.dumps(facts))  # JSON turns all keys into strings
     return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
@@ -74,7 +74,7 @@ class _State(BaseModel, strict=True):
 
 
 class _Facts(BaseModel, strict=True):
-    """What the values of run.json are, where they are there: runs of earlier versions lack some."""
+    """Types of the values of run.json. Each has a default, because runs of earlier versions do not have all of them."""
 
     store: str = ""
     store_from_here: str = ""
@@ -97,30 +97,46 @@ class _Facts(BaseModel, strict=True):
 
 @dataclass(frozen=True)
 class Run:
-    """A training's folder.
+    """Folder of a training run.
 
-    recipe.toml     the resolved recipe
-    run.json        store and its digest, snippets, labels, views, split, seed, versions, state
-    split.csv       part of every snippet
-    metrics.csv     a row an epoch: phase, epoch, train_loss, val_loss, val_accuracy, …
-    best.ckpt       what tests use: the best epoch by the recipe's figure, or the refit's last; last.ckpt resumes
-    validated.ckpt  with a refit, the best epoch before it
-    start.ckpt      published weights that the training began from, until it is complete
-    tensorboard/    the same curves
-    After a test: predictions.npy, actuals.npy, logits.npy, probabilities.npy, confusion.npy, per_class.csv,
-    samples.csv, subjects.csv, views.csv, test.json, with labels of every instant frames.csv; report.html in any case.
+    Files:
+        recipe.toml: the resolved recipe.
+        run.json: store and its digest, snippets, labels, views, split, seed, versions, state.
+        split.csv: part of every snippet.
+        metrics.csv: one row per epoch: phase, epoch, train_loss, val_loss, val_accuracy, …
+        best.ckpt: the checkpoint that tests use: the best epoch by the recipe's monitor, or the last one of a refit.
+        last.ckpt: the checkpoint to resume from.
+        validated.ckpt: with a refit, the best epoch before it.
+        start.ckpt: published weights that the training started from, until it is complete.
+        tensorboard/: the same curves.
+
+    A test adds predictions.npy, actuals.npy, logits.npy, probabilities.npy, confusion.npy, per_class.csv, samples.csv,
+    subjects.csv, views.csv and test.json, and frames.csv for labels per time step. report.html is always written.
+
+    Attributes:
+        folder: Path of the folder.
     """
 
     folder: Path
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """An existing run; raises UserError when the folder is none."""
+        """Open an existing run.
+
+        Args:
+            folder: Folder of a run, or of a cross-validation with a final run.
+
+        Returns:
+            The run.
+
+        Raises:
+            UserError: If the folder is not that of a single run.
+        """
         run = cls(Path(folder))
         if (run.folder / FUSION).is_file():
             raise UserError(
-                f"{folder} is a fusion of several runs, and this works on one run. Name one of its runs: "
-                f"{_fused_in(run.folder)}. 'actiontrain predict' (without --live), 'test' and 'compare' take the fusion "
+                f"{folder} is a fusion of several runs, but this command needs a single run. Name one of its runs: "
+                f"{_fused_in(run.folder)}. 'actiontrain predict' (without --live), 'test' and 'compare' accept the fusion "
                 "itself."
             )
         if not (run.folder / FACTS).is_file() and (run.folder / "folds.json").is_file():
@@ -134,18 +150,18 @@ class Run:
                 f"'actiontrain fit --folds … --run {run.folder.name} --resume --final', or 'actiontrain fit --test 0'."
             )
         if not (run.folder / FACTS).is_file():
-            raise UserError(f"{folder} is no run: it has no {FACTS}. {_runs_beside(run.folder)}")
+            raise UserError(f"{folder} is not a run: it has no {FACTS}. {_runs_beside(run.folder)}")
         return run
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe as it was resolved."""
+        """The resolved recipe."""
         path = self.folder / RECIPE
         return Recipe.whole_from_toml(_read(path), where=str(path)).as_recorded(str(path))
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What run.json holds."""
+        """The content of run.json."""
         path, advice = self.folder / FACTS, "Train again into another folder."
         found = _read_table(path, advice)
         try:
@@ -183,17 +199,19 @@ class Run:
 
     @property
     def recorded_store(self) -> str:
-        """Path or URL of the store as run.json records it, for comparison: where it is in the study now, else as it was."""
+        """Path or URL of the store in run.json: its current path if it moved with the study, else the recorded one."""
+        from actionprep.datasets.store.npz_store import is_npz_folder
+
         facts = self.facts
         if "store_from_here" in facts:
             beside = placed(self.folder, facts["store_from_here"])
-            if (beside / "zarr.json").is_file():
+            if (beside / "zarr.json").is_file() or beside.is_file() or is_npz_folder(beside):
                 return str(beside)
         return str(facts["store"])
 
     @property
     def is_complete(self) -> bool:
-        """Whether the training went to its end."""
+        """Whether the training finished."""
         return bool(self.facts["state"]["complete"])
 
     @property
@@ -203,7 +221,7 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """The checkpoint that a resumed training goes on from."""
+        """The checkpoint that a training resumes from."""
         return self.folder / LAST
 
     @property
@@ -213,7 +231,7 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """Rows of metrics.csv, numbers as numbers; missing figures are left out."""
+        """Rows of metrics.csv with parsed numbers; missing values are left out."""
         path = self.folder / METRICS
         if not path.exists():
             return []
@@ -232,31 +250,31 @@ class Run:
 
     @property
     def tested(self) -> dict[str, Any] | None:
-        """What test.json holds; None before a test."""
+        """The content of test.json; None before a test."""
         path = self.folder / TESTED
         if not path.exists():
             return None
         tested = _current_names(_read_table(path, self.how_to_test))
         if not isinstance(tested["metrics"], dict):
-            raise UserError(f"{path} is damaged: its metrics are no table. {self.how_to_test}")
+            raise UserError(f"{path} is damaged: its metrics are not a table. {self.how_to_test}")
         return tested
 
     @property
     def how_to_test(self) -> str:
-        """A sentence that says how the files of a test are made anew."""
+        """Advice on how to write the files of a test again, as one sentence."""
         if (self.folder / FUSION).is_file():
-            return "Fuse its runs anew: actiontrain fuse RUN RUN …"
+            return "Fuse its runs again: actiontrain fuse RUN RUN …"
         if not (self.folder / FACTS).is_file() and (self.folder.parent / FACTS).is_file():
             return f"Test it again: actiontrain test {self.folder.parent} --part {self.folder.name}"
         return f"Test it again: actiontrain test {self.folder}"
 
     def change(self, **facts: Any) -> None:
-        """Replace some of run.json, at once or not at all."""
+        """Replace values in run.json atomically."""
         values = plain({**(self.facts if (self.folder / FACTS).exists() else {}), **facts})
         write_text(self.folder / FACTS, _json({**values, _CHECKSUM: _checksum(values)}))
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write metrics.csv anew."""
+        """Write metrics.csv with these rows."""
         columns = list(dict.fromkeys(key for row in rows for key in row))
         lines = [",".join(columns)]
         lines += [",".join(_cell(row.get(column, "")) for column in columns) for row in rows]
@@ -315,7 +333,7 @@ def early_best_warning(run: Run) -> str | None:
         return None
     return (
         f"Warning: the best epoch is {best['epoch'] + 1} of {len(rows)}. Validation did not improve after it, so the "
-        "model probably learned nothing that holds for other recordings. Check labels and split, lower the learning rate "
+        "model probably does not generalize to other recordings. Check labels and split, lower the learning rate "
         "(--set optimizer.learning_rate=…), or add recordings."
     )
 
@@ -337,9 +355,17 @@ def _best_of(run: Run, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def source_from(folder: Path, target: Path) -> str:
-    """How a file in `folder` names another place: from here, where both lie in one study, so that it may move.
+    """Return the path that a file in `folder` records for another file or folder.
 
-    Outside of studies that is so for what lies beside the folder. Other places have their whole path.
+    It is relative if both are in one study, or, outside of studies, if the target is below the parent of `folder`: then
+    they can be moved together. Otherwise it is absolute.
+
+    Args:
+        folder: Folder of the file that records the path.
+        target: File or folder to name.
+
+    Returns:
+        Relative path with forward slashes, or absolute path.
     """
     from actionprep.datasets.study import find_study
 
@@ -351,15 +377,26 @@ def source_from(folder: Path, target: Path) -> str:
     return Path(os.path.relpath(target, folder)).as_posix() if target.is_relative_to(root) else str(target)
 
 
-def placed(folder: Path, said: str) -> Path:
-    """The place that a file in `folder` names so; raises UserError for a text that no path can be."""
-    too_long = len(os.fsencode(said)) > MAX_NAMES_BYTES or any(
-        len(os.fsencode(part)) > MAX_NAME_BYTES for part in said.split("/")
+def placed(folder: Path, recorded: str) -> Path:
+    """Resolve a path that a file in `folder` records.
+
+    Args:
+        folder: Folder of the file that records the path.
+        recorded: Path as `source_from` writes it.
+
+    Returns:
+        Absolute path without links.
+
+    Raises:
+        UserError: If the text is not a valid path.
+    """
+    too_long = len(os.fsencode(recorded)) > MAX_NAMES_BYTES or any(
+        len(os.fsencode(part)) > MAX_NAME_BYTES for part in recorded.split("/")
     )
-    if "\0" in said or too_long:
+    if "\0" in recorded or too_long:
         why = "it is too long" if too_long else "it has a NUL character"
-        raise UserError(f"A file in {folder} names the path {said!r:.80}, which cannot be: {why}. Correct it there.")
-    return Path(os.path.realpath(folder.resolve() / said))
+        raise UserError(f"A file in {folder} names the invalid path {recorded!r:.80}: {why}. Correct it there.")
+    return Path(os.path.realpath(folder.resolve() / recorded))
 
 
 _LEVELS = 6
@@ -398,27 +435,34 @@ def may_name(folder: Path, recorded: str) -> bool:
 
 
 def _fused_in(folder: Path) -> str:
-    """The runs that a fusion's file names."""
+    """List the runs that a fusion names."""
     try:
-        return ", ".join(str(placed(folder, one)) for one in json.loads(_read(folder / FUSION))["runs"])
+        return ", ".join(str(placed(folder, name)) for name in json.loads(_read(folder / FUSION))["runs"])
     except (ValueError, KeyError, TypeError):
         return f"those that {FUSION} in it lists"
 
 
 def _runs_beside(folder: Path, limit: int = 12) -> str:
-    """What runs lie beside a folder that is none, the last one first; or how to make some."""
-    found = sorted(folder.parent.glob(f"*/{FACTS}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    names = [path.parent.name for path in found]
+    """List the runs next to a folder that is not a run, latest first, or describe how to make one."""
+    paths = sorted(folder.parent.glob(f"*/{FACTS}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    names = [path.parent.name for path in paths]
     if not names:
-        return "Runs are made by 'actiontrain fit', in the folder runs of a study."
+        return "'actiontrain fit' writes runs to the folder runs of a study."
     return f"{folder.parent} has the runs {name_list(names, limit)}.{nearest(folder.name, names)}"
 
 
 @contextlib.contextmanager
 def claimed_folder(runs: Path, name: str) -> Iterator[Path]:
-    """A new folder of that name below `runs`, or of name-2, name-3, … where others have it; gone again if left empty.
+    """Create a new folder below `runs`: `name`, or name-2, name-3, … if it exists. It is removed again if left empty.
 
-    Of several processes that claim one name at once, each gets a folder of its own.
+    If several processes claim a name at the same time, each gets its own folder.
+
+    Args:
+        runs: Folder of the runs.
+        name: Requested name.
+
+    Yields:
+        Path of the folder.
     """
     folder, number = below(runs, name), 1
     with _explained(folder):
@@ -433,7 +477,7 @@ def claimed_folder(runs: Path, name: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        with contextlib.suppress(OSError):  # something is in it, as should be
+        with contextlib.suppress(OSError):  # not empty: keep it
             folder.rmdir()
 
 
@@ -446,16 +490,16 @@ def versions(recipe: Recipe | None = None) -> dict[str, str]:
     Returns:
         Version by package.
     """
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for package in _VERSIONS:
         try:
-            found[package] = metadata.version(package)
+            by_package[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             if package == "actionprep":
                 import actionprep
 
-                found[package] = getattr(actionprep, "__version__", "not installed")
-    return found if recipe is None else {**found, **_plugin_versions(recipe)}
+                by_package[package] = getattr(actionprep, "__version__", "not installed")
+    return by_package if recipe is None else {**by_package, **_plugin_versions(recipe)}
 
 
 def _plugin_versions(recipe: Recipe) -> dict[str, str]:
@@ -471,29 +515,38 @@ def _plugin_versions(recipe: Recipe) -> dict[str, str]:
 
 
 def pipeline_of(store: Store, product: str) -> dict[str, Any]:
-    """How the input of a model was made: settings and version of every stage behind a product, from its provenance.
+    """Describe how the input of a model was made, from the provenance of its product.
 
-    Stages whose items were made with several settings are listed with each, so that a difference is seen.
+    A stage has several entries if its items were made with different settings or versions.
+
+    Args:
+        store: Store with the product.
+        product: Name of the product, or several joined by "+".
+
+    Returns:
+        The product; `stages` with version, settings and identity of every stage behind it; `clocks` with how the views of
+        the study are aligned.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    stages: dict[str, list[dict[str, Any]]] = {}
     waiting = product.split("+")
     while waiting:
         name = waiting.pop(0)
-        entries: list[dict[str, Any]] = found.setdefault(name, [])
+        entries: list[dict[str, Any]] = stages.setdefault(name, [])
         for item in store.items(name):
             made = (store.metadata(item) or {}).get("provenance", {})
             entry = {key: made[key] for key in ("version", "settings", "identity") if key in made}
             if entry not in entries:
                 entries.append(entry)
-            waiting += [one for one in made.get("inputs", {}) if one not in found and one not in waiting]
-    return {"product": product, "stages": found, "clocks": _clocks_of(store)}
+            waiting += [name for name in made.get("inputs", {}) if name not in stages and name not in waiting]
+    return {"product": product, "stages": stages, "clocks": _clocks_of(store)}
 
 
 def _clocks_of(store: Store) -> dict[str, Any]:
-    """How the views of the store's study are held against each other, for other recordings by the same cameras.
+    """Describe how the views of the store's study are aligned, for other recordings by the same cameras.
 
-    tolerance, clock and allow_misaligned of the study; offsets: of each view whose offset (s) is the same, to a
-    millisecond, in all recordings and not 0. Empty for a store without its study.
+    Returns:
+        `tolerance`, `clock` and `allow_misaligned` of the study, and `offsets` in seconds for each view with an offset
+        that is not 0 and is the same in all recordings, to a millisecond. Empty for a store without its study.
     """
     from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.study import find_study
@@ -521,25 +574,27 @@ def _clocks_of(store: Store) -> dict[str, Any]:
 
 
 def mixtures(store: Store, product: str, views: Sequence[str]) -> list[str]:
-    """For each stage behind a product, a sentence when its items of these views were not all made alike."""
+    """Return one sentence per stage behind a product that made items of these views with different settings or versions."""
     sentences = []
     for name in pipeline_of(store, product)["stages"]:
         keys = [key for key in store.items(name) if key.view in views]
-        found = difference(made_alike(provenance_of(store, keys)))
-        if found:
-            sentences.append(f"Items of '{name}' were not all made alike: {found}. See 'actionprep status'.")
+        differing = difference(made_alike(provenance_of(store, keys)))
+        if differing:
+            sentences.append(
+                f"Items of '{name}' were made with different settings: {differing}. See 'actionprep status'."
+            )
     return sentences
 
 
 def input_digest(store: Store, product: str, snippets: str) -> str:
-    """One hash of what a training reads: the items of its product and its table of snippets."""
+    """Hash what a training reads: the items of its product and its table of snippets."""
     keys = [*store.items(product), *(key for key in store.items("snippets") if key.recording == snippets)]
     found = [[key.path, (store.metadata(key) or {}).get("digest")] for key in keys]
     return hashlib.sha256(canonical_json(found).encode()).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file at once: a reader sees the old text or the new one."""
+    """Write a file atomically: readers see the old text or the new text."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with _explained(path):
         try:
@@ -551,7 +606,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def keep_file(source: Path, target: Path) -> None:
-    """Make target hold what source holds now, at once; by a link where the disk can, so both may only be replaced."""
+    """Copy a file atomically, as a hard link if the disk supports it: replace both files, never write into them."""
     draft = target.with_name(f".{target.name}.draft")
     with _explained(target):
         try:
@@ -566,29 +621,29 @@ def keep_file(source: Path, target: Path) -> None:
 
 
 def now() -> str:
-    """Date and time, for run.json."""
+    """Return the current date and time, for run.json."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 class _Table(dict[str, Any]):
-    """A table of a JSON file, which says of what file and what to do when something is asked for that it lacks."""
+    """A table of a JSON file. A missing key raises a UserError with the file and what to do."""
 
     def __init__(self, values: Mapping[str, Any], path: Path, advice: str) -> None:
         super().__init__(values)
         self.path, self.advice = path, advice
 
     def __missing__(self, key: str) -> Any:
-        raise UserError(f"{self.path} is damaged: it has no '{key}' where one should be. {self.advice}")
+        raise UserError(f"{self.path} is damaged: the key '{key}' is missing. {self.advice}")
 
 
 def _read_table(path: Path, advice: str) -> dict[str, Any]:
-    """The table in a JSON file; raises UserError with what to do where it is damaged, or when what it lacks is asked for."""
+    """Read the table in a JSON file; a damaged file or a missing key raises a UserError with the advice."""
     try:
         found = json.loads(_read(path), object_hook=lambda values: _Table(values, path, advice))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}. {advice}") from None
     if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: it holds no table. {advice}")
+        raise UserError(f"{path} is damaged: it does not contain a table. {advice}")
     return found
 
 
@@ -606,7 +661,7 @@ def _current_names(tested: dict[str, Any]) -> dict[str, Any]:
 
 
 class _explained:
-    """Disk errors as what they mean for the user."""
+    """Turn disk errors into a SetupError that names the file and what to do."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -617,7 +672,7 @@ class _explained:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, OSError):
             raise SetupError(
-                f"Cannot write {self.path}: {error.strerror or error}. Free some room, or name another run folder."
+                f"Cannot write {self.path}: {error.strerror or error}. Free some disk space, or name another run folder."
             ) from error
 
 

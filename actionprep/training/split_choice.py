@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError, name_list, nearest
+from actionprep.json_values import counted
 
 if TYPE_CHECKING:
     from actionprep.datasets.products.snippets import SnippetTable
@@ -22,16 +23,17 @@ class SplitChoice:
     """How to split a table of snippets.
 
     Attributes:
-        by: What no two parts share. "auto" uses the given split if every labeled recording has one ("column"), otherwise
-            subject if all subjects are known and there are enough of them, otherwise session, otherwise recording.
+        by: Kind of group that no two parts share. "auto" uses the given split if every labeled recording has one
+            ("column"), otherwise subject if all subjects are known and there are enough of them, otherwise session,
+            otherwise recording.
         val_share: Share of the snippets for val.
         test_share: Share of the snippets for test.
         train: Names of groups (subjects, for example) for train, instead of shares.
         val: Names of groups for val.
         test: Names of groups for test.
-        val_by: "group": val takes whole groups of `by`; "recording": some recordings of training groups.
+        val_by: "group": val consists of groups of `by`; "recording": of some recordings of training groups.
         stored: Name of a stored split (split/<name>). None: split/default if it exists and nothing else is requested.
-        allow_single: Accept a class with a single sample, which is then in train.
+        allow_single: Accept a class with a single sample, which is assigned to train.
         seed: Seed of the split.
     """
 
@@ -48,7 +50,7 @@ class SplitChoice:
 
     @property
     def is_default(self) -> bool:
-        """Whether a stored split can answer everything that is requested."""
+        """Whether a stored split can serve this choice."""
         return self.by == "auto" and not (self.train or self.val or self.test)
 
 
@@ -58,7 +60,7 @@ class Parts:
 
     Attributes:
         split: The rows of each part.
-        by: What no two parts share.
+        by: Kind of group that no two parts share.
         why: How the split was made, for messages.
         stored: Name of the stored split (split/<name>); None for other splits.
         folds: Number of folds, for a fold of a cross-validation.
@@ -83,8 +85,8 @@ def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Part
         The split.
 
     Raises:
-        PartlyGivenSplitError: If some labeled recordings have a given split, others do not, and the choice does not say
-            how to split.
+        PartlyGivenSplitError: If some labeled recordings have a given split and others do not, and the choice requests
+            neither a kind of group nor groups.
         UserError: If the split is not possible as requested.
     """
     from actionprep.datasets.splits import apply_parts, assign
@@ -92,7 +94,7 @@ def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Part
     check_classes(table)
     name = stored_name(store, choice)
     if name is not None:
-        _check_taken_whole(choice, name)
+        _check_unchanged(choice, name)
         parts, by = stored_split(store, name)
         return Parts(apply_parts(table, parts, by=by), by, f"the stored split '{name}'", name)
     val_share = choice.val_share
@@ -122,36 +124,60 @@ def choose_parts(store: Store, table: SnippetTable, choice: SplitChoice) -> Part
 
 
 def stored_name(store: Store, choice: SplitChoice) -> str | None:
-    """The stored split that a choice takes; None where it splits anew."""
+    """Return the name of the stored split that a choice uses; None if it makes a new split."""
     return choice.stored or ("default" if choice.is_default and store.has("split", "default") else None)
 
 
 def stored_split(store: Store, name: str) -> tuple[dict[str, str], str]:
-    """The part of each recording in split/<name>, and what it keeps apart; raises UserError unless it is one split."""
+    """Read a stored split.
+
+    Args:
+        store: Store with the split.
+        name: Name of the split (split/<name>).
+
+    Returns:
+        Part by recording, and the kind of group that no two parts share.
+
+    Raises:
+        UserError: If the split does not exist, or has several folds.
+    """
     from actionprep.datasets.products.split import stored_parts
 
     if not store.has("split", name):
         known = [key.recording for key in store.items("split")]
         raise UserError(
             f"No stored split '{name}' in {store.url}.{nearest(name, known)} "
-            + (f"Stored are: {', '.join(known)}." if known else f"Make it with 'actionprep split --name {name}'.")
+            + (f"Stored splits: {', '.join(known)}." if known else f"Make it with 'actionprep split --name {name}'.")
         )
     item = store.item("split", name)
     parts = stored_parts(item)
     if len(parts) > 1:
         raise UserError(
-            f"split/{name} has {len(parts)} folds, and one training uses one split. Train all folds with --folds, or "
+            f"split/{name} has {len(parts)} folds, but a training needs a single split. Train all folds with --folds, or "
             "name another split."
         )
     return parts[0], item.attributes["by"]
 
 
 def choose_folds(table: SnippetTable, choice: SplitChoice, *, by: By, num_folds: int | None = None) -> list[Parts]:
-    """Splits for cross-validation: every group is in test once; num_folds None leaves one group out at a time."""
+    """Split a table for cross-validation: every group is in test once.
+
+    Args:
+        table: Table of snippets.
+        choice: Share of val, seed and related options.
+        by: Kind of group that no two parts share.
+        num_folds: Number of folds; None leaves one group out at a time.
+
+    Returns:
+        One split per fold.
+
+    Raises:
+        UserError: If the split is not possible as requested.
+    """
     from actionprep.datasets.splits import folds
 
     check_classes(table)
-    found = folds(
+    fold_splits = folds(
         table,
         by=by,
         num_folds=num_folds,
@@ -161,31 +187,32 @@ def choose_folds(table: SnippetTable, choice: SplitChoice, *, by: By, num_folds:
         seed=choice.seed,
     )
     return [
-        Parts(split, by, f"testing on {by} {' + '.join(split.groups['test'])}", folds=len(found)) for split in found
+        Parts(split, by, f"testing on {by} {' + '.join(split.groups['test'])}", folds=len(fold_splits))
+        for split in fold_splits
     ]
 
 
 def check_classes(table: SnippetTable) -> None:
-    """Raise UserError when there is nothing to tell apart."""
+    """Raise UserError if the snippets have fewer than two classes."""
     counts = table.counts()
     present = [label for label, count in counts.items() if count]
     several = is_multi_label(table)
     if not present or (len(present) < 2 and not several):
         what = f"only the class '{present[0]}'" if present else "no class"
         rare = [label for label, count in counts.items() if not count]
-        asides = [f"{int(table.used.sum())} snippets in use", f"{int((~table.used).sum())} ignored"]
-        asides += [f"none of {', '.join(rare[:6])}{' …' if len(rare) > 6 else ''}"] if rare else []
-        lost = [f"{number} {reason}" for reason, number in table.left_out.items() if number]
+        asides = [f"{counted(int(table.used.sum()), 'snippet')} in use", f"{int((~table.used).sum())} ignored"]
+        asides += [f"none of {name_list(rare)}"] if rare else []
+        lost = [f"{count} {reason}" for reason, count in table.left_out.items() if count]
         asides += [f"left out when they were cut: {', '.join(lost)}"] if lost else []
         raise UserError(
-            f"A classifier needs at least two classes, and these snippets have {what} ({'; '.join(asides)}).\nAnnotate "
+            f"A classifier needs at least two classes, but these snippets have {what} ({'; '.join(asides)}).\nAnnotate "
             "another class, or make snippets with a background class, here called 'nothing': actionprep snippets "
-            "--background nothing. Recordings that are labeled whole leave no background."
+            "--background nothing. Recordings with one label for their full length have no background."
         )
 
 
 def check_train(table: SnippetTable, split: SplitAssignment) -> None:
-    """Raise UserError when train is empty, or has a single class, saying where the others are."""
+    """Raise UserError if train is empty or has a single class; the message lists where the other classes are."""
     if not len(split.train):
         raise UserError("The train part of the split is empty. Give it some groups, or a larger share.")
     present = [table.labels[code] for code in np.flatnonzero(table.target[split.train].any(axis=0))]
@@ -194,13 +221,14 @@ def check_train(table: SnippetTable, split: SplitAssignment) -> None:
     unused = np.setdiff1d(np.flatnonzero(table.used), np.concatenate([split.train, split.val, split.test]))
     elsewhere = []
     for part, rows in (("val", split.val), ("test", split.test), ("no part", unused)):
-        found = [table.labels[code] for code in np.flatnonzero(table.target[rows].any(axis=0))]
-        found = [label for label in found if label not in present]
-        if found:
-            elsewhere.append(f"{part} has {', '.join(found[:6])}{' …' if len(found) > 6 else ''}")
+        others = [table.labels[code] for code in np.flatnonzero(table.target[rows].any(axis=0))]
+        others = [label for label in others if label not in present]
+        if others:
+            elsewhere.append(f"{part} has {name_list(others)}")
     what = f"only the class '{present[0]}'" if present else "no class"
     raise UserError(
-        f"A classifier needs at least two classes to train on, and the train part has {what} ({len(split.train)} snippets); "
+        f"A classifier needs at least two classes to train on, but the train part has {what} "
+        f"({counted(len(split.train), 'snippet')}); "
         f"{'; '.join(elsewhere)}.\nSplit so that train has some of each: by another kind of group (--by), with other groups "
         "(--train-groups), or with another stored split (--split)."
     )
@@ -213,23 +241,22 @@ def is_multi_label(table: SnippetTable) -> bool:
 
 
 def describe(parts: Parts, table: SnippetTable) -> list[str]:
-    """Sentences for the user: how many snippets of which groups are where."""
+    """Describe the parts for the user: one line per part with its number of snippets and its groups, then notes."""
     lines = []
     for part, (kind, names) in groups_of(parts, table).items():
         rows = getattr(parts.split, part)
-        named = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        lines.append(f"{part}: {len(rows)} snippets" + (f", {kind} {named}" if names else ""))
+        lines.append(f"{part}: {counted(len(rows), 'snippet')}" + (f", {kind} {name_list(names)}" if names else ""))
     return [*lines, *parts.split.notes]
 
 
 def groups_of(parts: Parts, table: SnippetTable) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """For each part what its groups are and their names.
+    """Return the kind and the names of the groups of each part.
 
-    A split of a column, as a data set comes with, knows recordings alone: its subjects say more, where they are known.
+    A split given by a column of the data set only knows recordings; the subjects are returned instead if all are known.
     """
     from actionprep.datasets.natural_order import natural_key
 
-    found = {}
+    by_part = {}
     for part in ("train", "val", "test"):
         kind, names = parts.by, parts.split.groups.get(part, ())
         subjects = {table.subjects[code] for code in table.recording[parts.split.rows(part)]}
@@ -237,8 +264,8 @@ def groups_of(parts: Parts, table: SnippetTable) -> dict[str, tuple[str, tuple[s
             kind = "recording"
             if subjects and all(subjects):
                 kind, names = "subject", tuple(sorted(subjects, key=natural_key))
-        found[part] = (kind, tuple(names))
-    return found
+        by_part[part] = (kind, tuple(names))
+    return by_part
 
 
 def joined(split: SplitAssignment) -> np.ndarray:
@@ -246,21 +273,21 @@ def joined(split: SplitAssignment) -> np.ndarray:
     return np.union1d(split.train, split.val)
 
 
-def _check_taken_whole(choice: SplitChoice, name: str) -> None:
-    """Raise UserError where a choice takes a stored split and says how to split anew too."""
+def _check_unchanged(choice: SplitChoice, name: str) -> None:
+    """Raise UserError if a choice uses a stored split and also sets options of a new split."""
     fresh = SplitChoice()
-    asked = [
-        one
-        for one in ("by", "val_share", "test_share", "train", "val", "test")
-        if getattr(choice, one) != getattr(fresh, one)
+    changed = [
+        option
+        for option in ("by", "val_share", "test_share", "train", "val", "test")
+        if getattr(choice, option) != getattr(fresh, option)
     ]
-    if asked:
-        why, do = ("that the choice names", "the one or the other")
+    if changed:
+        why, advice = ("as requested", "Leave out either stored or these options.")
         if not choice.stored:
-            why, do = ("that is taken where nothing else is named", "these, or give by")
+            why, advice = ("because it exists", "Leave these options out, or set by to make a new split.")
         raise UserError(
-            f"split/{name}, the stored split {why}, is taken as it is, and {', '.join(asked)} of the SplitChoice would "
-            f"split anew. Leave out {do}."
+            f"The stored split split/{name} is used unchanged ({why}), so {', '.join(changed)} of the SplitChoice "
+            f"cannot be used. {advice}"
         )
 
 
@@ -304,7 +331,7 @@ def _check_test_share(choice: SplitChoice) -> None:
 
 def _kind(table: SnippetTable, choice: SplitChoice) -> tuple[By, str]:
     if choice.by != "auto":
-        return choice.by, f"split by {choice.by}, as asked"
+        return choice.by, f"split by {choice.by}, as requested"
     if not (choice.train or choice.val or choice.test):
         given = given_split(table)
         if given:
@@ -319,16 +346,20 @@ def _kind(table: SnippetTable, choice: SplitChoice) -> tuple[By, str]:
         known = [values[code] for code in used]
         if not all(known):
             missing = sum(not value for value in known)
-            asides.append(f"{kind}s are not known" if missing == len(known) else f"{missing} recordings have no {kind}")
+            asides.append(
+                f"{kind}s are not known"
+                if missing == len(known)
+                else f"{counted(missing, 'recording')} {'has' if missing == 1 else 'have'} no {kind}"
+            )
         elif len(set(known)) < (2 if named else wanted):
-            asides.append(f"there {'is' if len(set(known)) == 1 else 'are'} only {len(set(known))} {kind}(s)")
+            asides.append(f"there {'is' if len(set(known)) == 1 else 'are'} only {counted(len(set(known)), kind)}")
         else:
             return kind, f"split by {kind}" + (f", since {asides[0]}" if asides else "")
     return "recording", "split by recording, since " + " and ".join(asides)
 
 
 def _check_named(table: SnippetTable, choice: SplitChoice, by: By, why: str) -> None:
-    """Raise UserError where groups are named that there are none of, since they are of another kind than one thinks."""
+    """Raise UserError if a requested group does not exist: groups can be sessions or recordings instead of subjects."""
     from actionprep.datasets.natural_order import natural_key
 
     if by == "subject":
@@ -338,10 +369,10 @@ def _check_named(table: SnippetTable, choice: SplitChoice, by: By, why: str) -> 
     )
     for name in (*choice.train, *choice.val, *choice.test):
         if name not in known and not set(name.split(" + ")) <= set(known):
-            examples = ", ".join(f"'{one}'" for one in known[:3])
+            examples = name_list([f"'{group}'" for group in known], 3)
             raise UserError(
-                f"No {by} '{name}'.{nearest(name, known)} Groups are {by}s here ({why}): {examples}"
-                f"{' and others' if len(known) > 3 else ''}. Subjects and sessions can be given in a table of recordings "
+                f"No {by} '{name}'.{nearest(name, known)} Groups are {by}s here ({why}): {examples}. "
+                "Subjects and sessions can be given in a table of recordings "
                 "(recordings under [study]; then scan and make the snippets again)."
             )
 

@@ -177,7 +177,7 @@ def run_test_elsewhere(
         The content of test.json.
 
     Raises:
-        UserError: If the store lacks the product or the snippets, if it has labels that the model does not know, or if it
+        UserError: If the product or the snippets are missing, if the store has labels that the model does not know, or if it
             was built with other settings.
     """
     from actionprep.training.datasets import SnippetDataset, read_table

@@ -1,4 +1,4 @@
-"""The table [train] of a study: which recipe, split and device its trainings take."""
+"""The table [train] of a study: recipe, split and device of its trainings."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ class TrainSettings(Settings):
     """How this study trains: recipe, split and device."""
 
     recipe: str = option(
-        "auto", "Name of the recipe, or path of a recipe in TOML; auto: what suits the store.", names="file"
+        "auto", "Name of the recipe, or path of a recipe in TOML; auto: the default for the store.", names="file"
     )
     snippets: str = option("default", "Which table of snippets to train on: snippets/<name>.")
-    split: str | None = option(None, "Use this stored split: split/<name>. Not set: 'default' if there is one.")
+    split: str | None = option(None, "Use this stored split: split/<name>. Not set: 'default' if it exists.")
     by: Literal["auto", "subject", "session", "recording", "column"] = option(
         "auto",
-        "What no two parts share; auto: the given split if every labeled recording has one, else subject if all are known, "
-        "else session, else recording.",
+        "Kind of group that no two parts share; auto: the given split if every labeled recording has one, else subject if "
+        "all are known, else session, else recording.",
     )
     val: float = option(0.15, "Share of the snippets for val.", ge=0, lt=1)
     test: float = option(0.2, "Share of the snippets for test.", ge=0, lt=1)
     train_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for train, instead of shares.")
     val_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for val.")
     test_groups: tuple[str, ...] = option((), "Subjects (sessions, recordings) for test.")
-    allow_single: bool = option(False, "Accept classes with a single sample, which then is in train.")
-    views: tuple[str, ...] = option((), "Views to train on; all that the product has when empty.")
+    allow_single: bool = option(False, "Accept classes with a single sample, which is assigned to train.")
+    views: tuple[str, ...] = option((), "Views to train on. Empty: all views of the product.")
     seed: int = option(0, "Seed of the split and of the training.", ge=0, lt=2**32)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     threads: int | None = option(None, "CPU threads of the computation; not set: PyTorch's choice.", ge=1)
     wandb: bool = option(False, "Log to Weights & Biases too.")
     changes: dict[str, Any] = option(
-        {}, 'Settings of recipes to change, of each those that it has: { epochs = 30, "input.rotation" = 0.3 }.'
+        {}, 'Settings to change in each recipe that has them: { epochs = 30, "input.rotation" = 0.3 }.'
     )
 
     @model_validator(mode="after")

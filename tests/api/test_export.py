@@ -219,7 +219,7 @@ def test_other_hdf5_files_are_refused(tmp_path: Path) -> None:
 
 def test_exports_cannot_be_written_to(frames: Store, tmp_path: Path) -> None:
     export_hdf5(frames, tmp_path / "s.h5")
-    with pytest.raises(UserError, match="is an HDF5 file, which can only be read"):
+    with pytest.raises(UserError, match="is an HDF5 file, which is read-only"):
         open_store(tmp_path / "s.h5").remove(ItemKey("split", "default"))
 
 
@@ -430,7 +430,7 @@ def test_gesture_folders_are_stores(tmp_path: Path) -> None:
     assert 0 <= tested["accuracy"] <= 1
 
 
-def test_gesture_folder_of_every_third_frame_has_three_times_the_interval(tmp_path: Path) -> None:
+def test_gesture_folder_of_every_third_frame_scales_the_interval(tmp_path: Path) -> None:
     store = open_store(write_gesture_folder(tmp_path, frames=13, rate=3))
     item = store.item("frames", "train/gesture/000000000_show_train", "0")
     np.testing.assert_allclose(item["time"][:], np.arange(13) * 3 / 29.97)

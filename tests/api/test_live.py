@@ -71,9 +71,7 @@ def test_predict_live_rejects_a_video_shorter_than_a_window(trained, tmp_path):
 
 
 def test_a_model_of_whole_segments_wants_to_know_the_window(trained, tmp_path):
-    with pytest.raises(
-        UserError, match=r"does not say how much of a stream it should look at\. Say so with --length.* 1200\."
-    ):
+    with pytest.raises(UserError, match=r"the length of its window is unknown\. Set it with --length.* 1200\."):
         predict_live(trained.folder, "0")
 
 

@@ -56,7 +56,7 @@ def square_video(path: Path, motion: str = "right") -> Path:
     return write_square_video(path, (motion, 0), (motion, 1))
 
 
-def test_fused_runs_answer_with_their_weighted_pool_from_one_store(runs, tmp_path, monkeypatch):
+def test_predict_fusion_pools_weighted_runs_of_one_store(runs, tmp_path, monkeypatch):
     made = fuse(runs, tmp_path / "fused", weights=(1, 3))
     video = square_video(tmp_path / "new.avi")
     alone = [predict_videos(run.folder, [video], out=tmp_path / "out", **OPTIONS).timeline for run in runs]
@@ -147,7 +147,7 @@ def test_predict_warns_of_recordings_longer_than_the_snippets(runs, tmp_path):
     assert done.exit_code == 0, done.output
     short = write_video(tmp_path / "short.avi", moves, rate=10, codec="mpeg4")
     message = (
-        "long was predicted in one window of 2.4 s, and the snippets of the training were 1.2 s long. Set a window, such "
+        "long was predicted in one window of 2.4 s, but the snippets of the training were 1.2 s long. Set a window, such "
         "as --length 1200, to label parts of the recording."
     )
     assert message in " ".join(done.stderr.split())
@@ -256,7 +256,7 @@ def test_predict_uses_and_prints_thresholds_of_multi_label_tests(tmp_path):
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     each = ", ".join(f"{label} {value:.2f}" for label, value in thresholds.items())
-    why = "Each label is said from the threshold that val gave it in the run's test, and from --threshold at least"
+    why = "Minimum probability of each label: the threshold tuned on val in the run's test, but at least --threshold"
     assert f"{why}: {each}." in " ".join(done.output.split())
 
 
@@ -312,4 +312,4 @@ def test_predict_recordings_of_a_store(runs, tmp_path):
     assert "No lowres of recording 'nobody'" in " ".join(done.stderr.split())
     done = CliRunner().invoke(app, [*words, "--recording", names[0], "--live", "0"])
     assert done.exit_code == 2
-    assert "exactly one of the three" in " ".join(done.output.split())
+    assert "Give exactly one of these: videos" in " ".join(done.output.split())

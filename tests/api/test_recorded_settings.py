@@ -174,7 +174,7 @@ def test_own_code_given_again_is_no_finding(tmp_path: Path) -> None:
     own = code_in(tmp_path / "own")
     study.build("tracks", overrides={"tracks": {**own, "grid": 4}})
     heard: list[str] = []
-    again = Study(study.folder, tell=heard.append)
+    again = Study(study.folder, log=heard.append)
     item = again.plan("tracks", overrides={"tracks": {**own, "grid": 4}}).items[-1]
     assert item.action == "done"
     assert heard == []
@@ -198,7 +198,7 @@ def test_a_stored_input_stays_without_its_files(tmp_path: Path) -> None:
     files = "drawn/{recording}/{view}"
     study.build("masks", overrides={"masks": {"source": "files", "files": files}})
     heard: list[str] = []
-    plan = Study(study.folder, tell=heard.append).plan("tracks")
+    plan = Study(study.folder, log=heard.append).plan("tracks")
     assert [(item.key.product, item.action) for item in plan.items] == [("masks", "done"), ("tracks", "build")]
     assert heard == [
         f"Ignored masks.files = '{files}', recorded in the stored masks: data must not name a file. Only your own "

@@ -11,7 +11,7 @@ from actionprep.api import group_videos, recording_name
 from actionprep.api.view_names import ViewPattern, name_videos, pattern_of_study
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import Checkpoint
-from actionprep.training.predict import Asked
+from actionprep.training.predict import PooledModel
 
 
 def video(path: Path) -> Path:
@@ -54,7 +54,7 @@ def of_pattern(tmp_path: Path, pattern: str) -> ViewPattern:
 def two_views(tmp_path, monkeypatch) -> Path:
     """A folder beside a run of two views in a study whose pattern is {recording}/cam{view}.avi."""
     checkpoint = trained_in(tmp_path / "study", ("0", "1"), 'layout = "views"\npattern = "{recording}/cam{view}.avi"')
-    monkeypatch.setattr("actionprep.training.predict.open_models", lambda run, device: [Asked(checkpoint, 1.0)])
+    monkeypatch.setattr("actionprep.training.predict.open_models", lambda run, device: [PooledModel(checkpoint, 1.0)])
     return tmp_path
 
 
@@ -146,7 +146,7 @@ def test_a_run_of_one_view_takes_a_video_whatever_its_name():
     assert groups.sentences == []
 
 
-def test_two_videos_of_one_view_and_views_that_do_not_exist_are_refused(tmp_path):
+def test_group_videos_rejects_duplicate_and_unknown_views(tmp_path):
     pattern = of_pattern(tmp_path, "{recording}/cam{view}.mp4")
     with pytest.raises(UserError, match=r"Two videos for view '3': a/cam3.mp4 and b/cam3.mp4. Give one for each"):
         name_videos(["a/cam3.mp4", "b/cam3.mp4"], ("0", "3"), pattern)
@@ -168,7 +168,7 @@ def test_damaged_settings_of_the_runs_study_are_reported(tmp_path):
 
 def test_group_videos_of_a_folder_by_the_pattern(tmp_path, monkeypatch):
     checkpoint = trained_in(tmp_path / "study", ("0",), 'layout = "views"\npattern = "{recording}/video/cam{view}.mp4"')
-    monkeypatch.setattr("actionprep.training.predict.open_models", lambda *_, **__: [Asked(checkpoint, 1.0)])
+    monkeypatch.setattr("actionprep.training.predict.open_models", lambda *_, **__: [PooledModel(checkpoint, 1.0)])
     for take, view in (("a", 0), ("a", 1), ("b", 0)):
         path = tmp_path / f"new/{take}/video/cam{view}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -134,7 +134,5 @@ def test_is_older_compares_the_schema(tmp_path, full, monkeypatch):
 
 def test_a_disk_that_refuses_is_the_environments_fault(tmp_path, full):
     (tmp_path / "catalog").write_text("a file is in the way")
-    with pytest.raises(
-        SetupError, match=r"catalog is a file, where the folder of the catalog is expected\. Move it away"
-    ):
+    with pytest.raises(SetupError, match=r"catalog is a file, but must be the folder of the catalog\. Move it away"):
         full.write(tmp_path / "catalog")

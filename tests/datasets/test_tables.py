@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from actionprep.datasets.tables import encoding_findings, read_csv, require_columns
+from actionprep.datasets.study import StudySettings
+from actionprep.datasets.tables import encoding_findings, read_csv, read_list, require_columns, text_encoding
 from actionprep.errors import UserError
 
 
@@ -59,7 +60,7 @@ def test_read_csv_dialects(tmp_path, separator, mark, encoding, head):
     guessed = encoding in ("cp1252", "utf-16-le", "utf-16-be")
     assert [str(finding) for finding in encoding_findings(path, "t.csv")] == [
         f"guessed encoding: t.csv: is not UTF-8 and states no encoding; it was read as {encoding}. If letters are "
-        "wrong, save it as UTF-8"
+        "wrong, set study.encoding"
     ] * guessed
 
 
@@ -69,3 +70,58 @@ def test_read_csv_separator_of_the_rows(tmp_path):
     columns, rows = read_csv(path)
     assert columns == ["onset,s", "offset,s", "label, in words"]
     assert rows[1] == (3, {"onset,s": "3,5", "offset,s": "4,5", "label, in words": "run, then jump"})
+
+
+@pytest.mark.parametrize(
+    ("text", "separator"),
+    [
+        ("a b 1\nc d 2\n", "auto"),
+        ("\n./a   b\t1\n\nc d 2\n", "space"),
+        ("sep=;\na;b;1\nc;d;2\n", "auto"),
+        ("a|b|1\nc|d|2\n", "bar"),
+        ('a,"b",1\nc, d ,2\n', "comma"),
+    ],
+)
+def test_read_list_separators(tmp_path, text, separator):
+    path = tmp_path / "list.txt"
+    path.write_text(text)
+    rows = read_list(path, separator)
+    assert [cells[-2:] for _, cells in rows] == [["b", "1"], ["d", "2"]]
+    assert [line for line, _ in rows] == [
+        number for number, row in enumerate(text.split("\n"), 1) if row[-1:].isdigit()
+    ]
+
+
+def test_read_list_keeps_spaces_between_commas(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("1;Swiping Left\n2;No gesture\n")
+    assert read_list(path) == [(1, ["1", "Swiping Left"]), (2, ["2", "No gesture"])]
+
+
+def test_text_encoding_of_the_user(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes("a,b\nGrüße,2\n".encode("mac_roman"))
+    with text_encoding("mac_roman"):
+        assert read_csv(path)[1] == [(2, {"a": "Grüße", "b": "2"})]
+        assert not encoding_findings(path, "t.csv")
+    path.write_text("a,b\nGrüße,2\n", encoding="utf-16")
+    with text_encoding("mac_roman"):  # the mark wins
+        assert read_csv(path)[1] == [(2, {"a": "Grüße", "b": "2"})]
+
+
+def test_text_encoding_that_is_wrong(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"a,b\n\xe4,2\n")
+    with text_encoding("utf-8"), pytest.raises(UserError) as error:
+        read_csv(path)
+    assert str(error.value) == (
+        f"The table {path} is not utf-8 text: invalid continuation byte at byte 4. Set study.encoding to its encoding, or "
+        'to "auto".'
+    )
+
+
+def test_study_refuses_an_unknown_encoding():
+    with pytest.raises(UserError, match=r"encoding.*No text encoding 'latin-99'"):
+        StudySettings.read({"encoding": "latin-99"}, where="[study]")
+    with pytest.raises(UserError, match="No text encoding 'rot13'"):
+        StudySettings.read({"encoding": "rot13"}, where="[study]")

@@ -101,7 +101,7 @@ def track(settings: TracksSettings, num_frames: int, queries: np.ndarray, *, bot
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_frames", [3, 16, 21, 40])
-def test_points_come_back_in_pixels_of_the_frames_in_both_directions(repo, kind, num_frames):
+def test_cotracker_returns_frame_pixels_in_both_directions(repo, kind, num_frames):
     seed = num_frames // 2
     queries = np.array([[seed, 100.0, 50.0], [seed, 20.5, 180.25]])
     found = track(settings_for(kind, repo), num_frames, queries)
@@ -168,14 +168,14 @@ def test_identity_follows_code_and_weights(repo):
     assert kind.identity(settings)["weights"] != before["weights"]
 
 
-def test_missing_weights_say_where_they_were_sought_and_what_to_do(repo):
+def test_cotracker_missing_weights_names_paths_and_remedies(repo):
     settings = TracksSettings(tracker="cotracker3_offline", repo=str(repo), checkpoint=str(repo / "none.pth"))
     kind = TRACKERS.find("cotracker3_offline")
-    assert not kind.is_at_hand(settings)
+    assert not kind.is_available(settings)
     with pytest.raises(SetupError) as caught:
         kind.identity(settings)
     assert str(caught.value) == (
-        "CoTracker 3 needs its weights, and they are not here.\n"
+        "CoTracker 3 needs its weights, which were not found.\n"
         f"  looked for   {repo / 'none.pth'} (tracks.checkpoint)\n"
         '  do one of    put the file there · set tracks.checkpoint = "…/scaled_offline.pth" in actionprep.toml · '
         "run once with internet access\n"
@@ -201,9 +201,9 @@ def test_without_network_and_weights_the_message_says_so(repo, offline):
     with pytest.raises(SetupError) as caught:
         TRACKERS.find("cotracker3_offline").identity(settings)
     assert str(caught.value) == (
-        "CoTracker 3 needs its weights, and they are not here.\n"
+        "CoTracker 3 needs its weights, which were not found.\n"
         f"  looked for   scaled_offline.pth in {offline / 'checkpoints'} and in tracks.checkpoint (not set); "
-        "fetching it failed: <urlopen error Name or service not known>\n"
+        "download failed: <urlopen error Name or service not known>\n"
         '  do one of    put the file there · set tracks.checkpoint = "…/scaled_offline.pth" in actionprep.toml · '
         "run once with internet access\n"
         "  or use       --tracker lk, which needs no weights"
@@ -213,7 +213,7 @@ def test_without_network_and_weights_the_message_says_so(repo, offline):
 def test_nothing_is_fetched_when_it_is_told_to_stay_offline(repo, monkeypatch, tmp_path):
     monkeypatch.setenv("ACTIONPREP_OFFLINE", "1")
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    with pytest.raises(SetupError, match="fetching it failed: ACTIONPREP_OFFLINE is set"):
+    with pytest.raises(SetupError, match="download failed: ACTIONPREP_OFFLINE is set"):
         TRACKERS.find("cotracker2").identity(TracksSettings(tracker="cotracker2", repo=str(repo)))
 
 
@@ -221,9 +221,9 @@ def test_without_network_and_code_the_message_says_so(offline):
     with pytest.raises(SetupError) as caught:
         TRACKERS.find("cotracker2").identity(TracksSettings(tracker="cotracker2"))
     assert str(caught.value) == (
-        "CoTracker 2 needs its code, and it is not here.\n"
+        "CoTracker 2 needs its code, which was not found.\n"
         f"  looked for   {offline / f'facebookresearch_co-tracker_{HUB_COMMIT}'} and in tracks.repo (not set); "
-        "fetching it failed: <urlopen error Name or service not known>\n"
+        "download failed: <urlopen error Name or service not known>\n"
         '  do one of    put facebookresearch/co-tracker at commit 82e02e8 there · set tracks.repo = "…/co-tracker" in '
         "actionprep.toml · run once with internet access\n"
         "  or use       --tracker lk, which needs no weights"
@@ -236,7 +236,7 @@ def test_what_lies_in_the_hub_folder_is_used_without_asking(repo, offline):
     (offline / "checkpoints").mkdir()
     torch.save({"model": {"velocity": torch.ones(2)}}, offline / "checkpoints" / "cotracker2.pth")
     settings = TracksSettings(tracker="cotracker2", device="cpu")
-    assert TRACKERS.find("cotracker2").is_at_hand(settings)
+    assert TRACKERS.find("cotracker2").is_available(settings)
     found = track(settings, 9, np.array([[0, 10, 10]]))
     assert found.xy[8, 0, 0] == pytest.approx(10 + 8 * 255 / 511, abs=1e-3)
 
@@ -252,7 +252,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("form", ["plain pickle", "torch file"])
-def test_a_checkpoint_that_is_a_malicious_pickle_is_refused_unrun(repo, tmp_path, form):
+def test_cotracker_rejects_a_malicious_pickle_without_running_it(repo, tmp_path, form):
     marker, checkpoint = tmp_path / "was-run", tmp_path / "scaled_offline.pth"
     if form == "plain pickle":
         checkpoint.write_bytes(pickle.dumps({"velocity": Evil(marker)}, protocol=2))
@@ -260,7 +260,7 @@ def test_a_checkpoint_that_is_a_malicious_pickle_is_refused_unrun(repo, tmp_path
         torch.save({"velocity": Evil(marker)}, checkpoint)
     settings = settings_for("cotracker3_offline", repo)
     with pytest.raises(
-        UserError, match=r"scaled_offline.pth is not loaded: it holds more than weights, .* could run code"
+        UserError, match=r"scaled_offline.pth was not loaded: it contains more than weights, .* could run code"
     ):
         track(settings, 4, np.array([[0, 10, 10]]))
     assert not marker.exists()
@@ -277,7 +277,7 @@ def test_a_cut_checkpoint_is_told(repo):
 def test_weights_of_another_model_are_told(repo):
     settings = settings_for("cotracker2", repo, weights={"fnet.conv1.weight": torch.zeros(1)})
     with pytest.raises(
-        UserError, match=r"cotracker2.pth does not fit CoTracker 2 as 'cotracker2': .* give --tracker the model"
+        UserError, match=r"cotracker2.pth does not fit CoTracker 2 as 'cotracker2': .* Set --tracker to the model"
     ):
         track(settings, 9, np.array([[0, 10, 10]]))
 

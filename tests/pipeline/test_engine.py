@@ -89,7 +89,7 @@ def test_a_changed_setting_makes_anew_only_what_depends_on_it(study: Study) -> N
     assert changed["lowres"] == []
 
 
-def test_inputs_that_somebody_made_otherwise_are_kept_by_a_stage_command(study: Study) -> None:
+def test_stage_command_keeps_inputs_with_other_settings(study: Study) -> None:
     study.build("masks", overrides={"masks": {"min_area": 0.02}})
     assert actions(study, "tracks")["masks"] == []
     assert actions(study, "tracks", enforce=True)["masks"] == []
@@ -173,9 +173,7 @@ def test_an_unreadable_file_is_reported_and_blocks_nothing_else(study: Study) ->
     assert len(report.built) == 4
 
 
-def test_the_failure_budget_stops_the_job_and_names_the_most_frequent_cause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failure_budget_stops_the_build_with_the_main_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = small_study(tmp_path, recordings=5)
     monkeypatch.setattr(engine, "MIN_FAILURES", 3)
     first, *others = sorted((study.root / "videos").rglob("*.mp4"))
@@ -214,7 +212,7 @@ def test_a_full_disk_stops_at_once_and_the_next_build_goes_on(study: Study, monk
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(store_module, "_sync_tree", full_after_two)
-    with pytest.raises(SetupError, match="No room left on the disk"):
+    with pytest.raises(SetupError, match="No space left on the disk"):
         study.build("lowres")
     monkeypatch.undo()
     assert len(study.store.items()) == 2
@@ -238,7 +236,7 @@ def test_a_fault_of_the_program_is_never_swallowed(study: Study, monkeypatch: py
 
 
 def test_a_second_builder_is_refused(study: Study) -> None:
-    with build_lock(study.store.path / ".lock"), pytest.raises(UserError, match="Another builder is at work"):
+    with build_lock(study.store.path / ".lock"), pytest.raises(UserError, match="Another builder is using this store"):
         study.build("lowres")
 
 
@@ -265,7 +263,7 @@ KILLS = int(os.environ.get("ACTIONPREP_KILLS", "3"))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_at_random_moments_and_restarted_the_store_is_the_same(tmp_path: Path, workers: int) -> None:
+def test_build_killed_at_random_resumes_to_the_same_store(tmp_path: Path, workers: int) -> None:
     uninterrupted = small_study(tmp_path / "a", recordings=6)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     uninterrupted.build("tracks", "lowres", "snippets")

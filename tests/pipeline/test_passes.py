@@ -129,7 +129,7 @@ def run(store: Store, source: ViewSource, *stages: type[Recorder], done: dict[st
     return made, report
 
 
-def test_stages_get_what_their_inputs_returned_for_the_same_block(
+def test_run_pass_passes_results_of_live_inputs_per_block(
     store: Store, source: ViewSource, kinds: dict[str, type[Recorder]]
 ) -> None:
     (third, second, first), report = run(store, source, kinds["third"], kinds["second"], kinds["first"])
@@ -139,9 +139,7 @@ def test_stages_get_what_their_inputs_returned_for_the_same_block(
     assert (report.num_frames, report.problems) == (COUNT, {})
 
 
-def test_a_stored_input_is_replayed_and_the_stage_sees_no_difference(
-    store: Store, source: ViewSource, kinds: dict[str, type[Recorder]]
-) -> None:
+def test_run_pass_replays_a_stored_input(store: Store, source: ViewSource, kinds: dict[str, type[Recorder]]) -> None:
     decode_pass(source, planned("first"), store)
     (second,), _ = run(store, source, kinds["second"], done={"first": store.item("first", "r", "0")})
     (_, live), _ = run(store, source, kinds["first"], kinds["second"])
@@ -157,7 +155,7 @@ def test_a_replay_that_reads_ahead_is_a_fault(
         yield list(blocks)
 
     monkeypatch.setattr(kinds["first"], "replay", classmethod(greedy))
-    with pytest.raises(RuntimeError, match="The replay of 'first' asks for more blocks than it gives results"):
+    with pytest.raises(RuntimeError, match="The replay of 'first' consumes more blocks than it yields results"):
         run(store, source, kinds["second"], done={"first": store.item("first", "r", "0")})
 
 
@@ -182,13 +180,13 @@ def test_a_stage_that_fails_takes_along_only_those_that_read_it(
     problems = {item.key.product: item.problem for item in outcome.items}
     assert problems["first"] is problems["alone"] is None
     assert problems["second"].reason == "the frame is upside down"
-    assert problems["third"].reason == "its input 'second' could not be made"
+    assert problems["third"].reason == "its input 'second' could not be built"
     assert store.products() == ["alone", "first"]
     assert numbers_in(store, "alone") == list(range(COUNT))
     assert list((store.path / ".partial").iterdir()) == []
 
 
-def test_a_video_that_cannot_be_read_fails_all_items_and_leaves_nothing(
+def test_decode_pass_fails_all_items_of_an_unreadable_video(
     store: Store, kinds: dict[str, type[Recorder]], tmp_path: Path
 ) -> None:
     (tmp_path / "text.mp4").write_text("not a video at all, but words\n" * 9)
@@ -222,7 +220,7 @@ def test_a_full_disk_is_a_problem_of_the_machine(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ItemWriter, "append", full)
-    with pytest.raises(SetupError, match="No room left on the disk"):
+    with pytest.raises(SetupError, match="No space left on the disk"):
         decode_pass(source, planned("first", "alone"), store)
     assert store.items() == []
 

@@ -123,7 +123,7 @@ def test_poses_of_another_image_size_are_refused_or_scaled(tmp_path):
     assert study.item("pose", "a", 0).attributes["num_rescaled"] == FRAMES
 
 
-def test_joints_outside_are_counted_and_refused_when_they_are_many(tmp_path):
+def test_pose_import_counts_joints_outside_and_rejects_many(tmp_path):
     study = video_study(tmp_path)
     poses = view_poses()
     keypoints = poses.keypoints.copy()
@@ -215,7 +215,7 @@ def test_the_import_command_writes_the_pattern_into_the_settings(tmp_path):
     assert done.study.folder.study.stages == ("pose", "snippets")
     # A scan does not read the files that an import writes.
     messages = []
-    again = open_study(tmp_path, tell=messages.append)
+    again = open_study(tmp_path, log=messages.append)
     assert again.build("pose").done == 1
     assert messages == []
 
@@ -259,7 +259,7 @@ def test_an_import_of_nothing_leaves_no_new_folder(tmp_path):
 def test_one_folder_for_many_views_is_refused(tmp_path):
     video_study(tmp_path, views=("0", "1"))
     (tmp_path / "poses").mkdir()
-    with pytest.raises(UserError, match=r"leads all 2 views of this study to the same folder of poses"):
+    with pytest.raises(UserError, match=r"is the same folder of poses for all 2 views of this study"):
         import_poses(tmp_path, [tmp_path / "poses"])
 
 
@@ -298,7 +298,7 @@ def test_a_layout_file_is_relative_to_the_study(tmp_path, monkeypatch):
     assert study.poses("a", view=0).skeleton == str(tmp_path / "pair.toml")
 
 
-def test_an_import_into_a_study_of_videos_that_fails_leaves_its_settings(tmp_path):
+def test_failed_pose_import_keeps_the_settings_of_the_study(tmp_path):
     video_study(tmp_path)
     write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses())
     before = (tmp_path / "actionprep.toml").read_bytes()

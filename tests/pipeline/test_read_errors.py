@@ -115,7 +115,7 @@ def test_scan_error_is_tried_again(study: Study, disk: Disk) -> None:
     assert view.reason == "cannot be read: Input/output error (EIO)"
     disk.name = ""
     messages: list[str] = []
-    again = open_study(study.root, tell=messages.append)
+    again = open_study(study.root, log=messages.append)
     assert again.build("lowres").ok
     assert messages == ["videos/walk/a.mp4 could not be read by the last scan: scanning."]
 
@@ -149,10 +149,10 @@ def test_mask_video_on_a_failing_disk(study: Study, disk: Disk) -> None:
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        (errno.ENOSPC, r"No room left on the disk of .*\nFree some space"),
+        (errno.ENOSPC, r"No space left on the disk of .*\nFree some space"),
         (errno.EROFS, r"Cannot write to .*\nMake it writable"),
         (errno.EFBIG, r"store/file would become larger than the system allows .*\nRaise the limit"),
-        (errno.EIO, r"The disk of .*store fails .*\nLook at the disk"),
+        (errno.EIO, r"The disk of .*store reports an error .*\nCheck the disk"),
     ],
 )
 def test_errors_of_the_store_disk(tmp_path: Path, code: int, expected: str) -> None:
@@ -170,9 +170,7 @@ def test_file_where_a_folder_is_expected(study: Study, place: str) -> None:
     if place.startswith("store/"):
         _ = study.store
     path.write_text("not a folder")
-    expected = (
-        rf"{place} is a file, where (a|the) folder (is|of the catalog is) expected\. Move it away, then run the same"
-    )
+    expected = rf"{place} is a file, but must be (a|the) folder( of the catalog)?\. Move it away, then run the same"
     with pytest.raises(SetupError, match=expected):
         open_study(study.root).build("lowres")
 

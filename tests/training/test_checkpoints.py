@@ -70,7 +70,7 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(content, tmp_path, how):
         torch.save(harmful, path)
     else:
         path.write_bytes(pickle.dumps(harmful))
-    with pytest.raises(UserError, match="was not loaded: besides weights and plain values it holds objects"):
+    with pytest.raises(UserError, match="was not loaded: besides weights and plain values it contains objects"):
         load_checkpoint(path)
     assert not target.exists()
 
@@ -83,7 +83,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(UserError, match="cannot be read as a checkpoint"):
         load_checkpoint(path)
-    with pytest.raises(UserError, match="There is no checkpoint"):
+    with pytest.raises(UserError, match="No checkpoint"):
         load_checkpoint(tmp_path / "other.ckpt")
 
 
@@ -160,14 +160,16 @@ def test_damaged_published_weights_are_refused(tmp_path):
 
 def test_load_checkpoint_rejects_foreign_weights(tmp_path):
     path = save({"state_dict": {"a": torch.zeros(2)}}, tmp_path / "foreign.pth")
-    with pytest.raises(UserError, match=r"is no checkpoint of actiontrain.*published weights are for 'actiontrain fit"):
+    with pytest.raises(
+        UserError, match=r"is not a checkpoint of actiontrain.*published weights are for 'actiontrain fit"
+    ):
         load_checkpoint(path)
 
 
 def test_weights_of_another_model_are_refused(content, tmp_path):
     state = dict(content["state_dict"])
     state.pop("model.head.weight")
-    with pytest.raises(UserError, match=r"are not those of the model that it names, view-transformer"):
+    with pytest.raises(UserError, match=r"do not fit the model that it names, view-transformer"):
         load_checkpoint(save({**content, "state_dict": state}, tmp_path / "best.ckpt"))
 
 
@@ -179,7 +181,7 @@ def test_of_many_differing_weights_a_few_are_named(content, tmp_path):
     assert len(lines) == 2
     assert lines[0].count("size mismatch for") == 3
     assert lines[0].endswith(f"; and {len(state) - 3} more.")
-    assert lines[1].endswith("(run.json beside them names its version): use that one, or train anew.")
+    assert lines[1].endswith("(run.json next to them names the version): use that version, or train again.")
 
 
 def test_a_newer_schema_is_refused_with_what_to_do(content, tmp_path):
@@ -195,18 +197,16 @@ def test_the_card_is_plain_values(content, tmp_path):
 @pytest.mark.parametrize("missing", ["recipe", "labels", "views", "sizes", "several_labels", "snippets", "pipeline"])
 def test_checkpoint_without_all_entries_is_rejected(content, tmp_path, missing):
     card = {name: value for name, value in content["actionprep"].items() if name != missing}
-    with pytest.raises(
-        UserError, match=rf"does not tell all that is needed to use it: {missing} missing or in another"
-    ):
+    with pytest.raises(UserError, match=rf"best\.ckpt cannot be used: {missing} missing or of another type"):
         load_checkpoint(save({**content, "actionprep": card}, tmp_path / "best.ckpt"))
 
 
 def test_a_checkpoint_with_a_foreign_card_is_refused(content, tmp_path):
     card = {**content["actionprep"], "recipe": {"recipe": {}}, "labels": "left right up"}
-    with pytest.raises(UserError, match="labels missing or in another form"):
+    with pytest.raises(UserError, match="labels missing or of another type"):
         load_checkpoint(save({**content, "actionprep": card}, tmp_path / "best.ckpt"))
     card["labels"] = ["left", "right", "up"]
-    with pytest.raises(UserError, match=r"recipe\.recipe\.model missing or in another form"):
+    with pytest.raises(UserError, match=r"recipe\.recipe\.model missing or of another type"):
         load_checkpoint(save({**content, "actionprep": card}, tmp_path / "best.ckpt"))
-    with pytest.raises(UserError, match="is no checkpoint of actiontrain"):
+    with pytest.raises(UserError, match="is not a checkpoint of actiontrain"):
         load_checkpoint(save({"actionprep": 3, "state_dict": {}}, tmp_path / "best.ckpt"))

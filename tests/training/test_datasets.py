@@ -102,12 +102,12 @@ def test_a_model_of_another_input_is_refused_with_what_it_lacks(store):
         def forward(self, clip):
             return clip
 
-    with pytest.raises(UserError, match=r"Video needs clip, and its input gives .*xy"):
+    with pytest.raises(UserError, match=r"Video needs clip, but its input provides .*xy"):
         model_inputs(Video(), SnippetDataset(store, inputs=INPUT).batch([0]))
 
 
 def test_unknown_snippets_are_named_with_those_that_there_are(store):
-    with pytest.raises(UserError, match=r"No snippets 'defualt' in .*Did you mean 'default'\? There are default\."):
+    with pytest.raises(UserError, match=r"No snippets 'defualt' in .*Did you mean 'default'\? Available: default\."):
         SnippetDataset(store, "defualt")
 
 
@@ -118,5 +118,5 @@ def test_choose_views_by_name_or_number(tmp_path):
     assert choose_views(store, "tracks", table, [2, "003"]) == ("2", "3")
     with pytest.raises(UserError, match="View '1' is given twice: 1 1"):
         choose_views(store, "tracks", table, ["1", "1"])
-    with pytest.raises(UserError, match=r"No view '0' in tracks of .*There are 1, 2, 3\."):
+    with pytest.raises(UserError, match=r"No view '0' in tracks of .*Available: 1, 2, 3\."):
         choose_views(store, "tracks", table, ["0", "3"])

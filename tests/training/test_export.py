@@ -130,11 +130,11 @@ def test_export_of_a_run_with_state_warns_that_state_is_missing(tmp_path):
     made = fit(store, recipe, tmp_path / "run", split=split, tensorboard=False, device="cpu")
     done = CliRunner().invoke(app, ["export", str(made.folder), "--to", "torch-export"])
     assert done.exit_code == 0, done.output
-    assert "State: not in the file: each window starts anew" in " ".join(done.stderr.split())
+    assert "State: not in the file: each window starts with an empty state" in " ".join(done.stderr.split())
     about = json.loads((made.folder / "model.pt2.json").read_text())
-    assert about["state"].startswith("Not in the file: each window starts anew")
+    assert about["state"].startswith("Not in the file: each window starts with an empty state")
     assert about["outputs"]["logits"]["shape"] == ["batch", 12, len(about["labels"])]
-    assert about["outputs"]["logits"]["meaning"].startswith("axes batch, instant, label")
+    assert about["outputs"]["logits"]["meaning"].startswith("axes batch, time step, label")
     assert "moving region of the recording" in about["inputs"]["xy"]["meaning"]
 
 
@@ -201,7 +201,7 @@ class Branching(nn.Module):
 
 @quiet
 def test_failed_export_states_the_reason(tmp_path):
-    with pytest.raises(UserError, match=r"Branching cannot be exported: torch\.export does not follow its forward \("):
+    with pytest.raises(UserError, match=r"Branching cannot be exported: torch\.export cannot trace its forward \("):
         export_model(Branching(), {"clip": torch.ones(2, 4)}, tmp_path / "model.pt2", to="torch-export")
 
 
@@ -297,7 +297,7 @@ def test_a_mid_fusion_is_exported_for_batches_of_any_size(tmp_path, to):
 @quiet
 def test_a_file_with_other_logits_is_not_passed_off_as_the_model(tmp_path):
     model, x = tiny_of("track-lstm")
-    with pytest.raises(SetupError, match=r"gives other logits than the model: they differ by .*Do not use"):
+    with pytest.raises(SetupError, match=r"computes other logits than the model: they differ by .*Do not use"):
         export_model(_Apart(model), inputs_of(model, x), tmp_path / "m.pt2", to="torch-export")
 
 

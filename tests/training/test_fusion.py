@@ -102,7 +102,7 @@ def test_fusion_names_a_missing_run_and_a_remedy(store, runs, tmp_path):
     shutil.copytree(runs[1].folder, moved)
     made = fuse([runs[0].folder, moved], tmp_path / "fused", weights="equal")
     shutil.rmtree(moved)
-    message = r"The fusion .*fused asks 2 runs, and 1 of them is no longer there: .*lowres\.\nPut it back, or fuse anew"
+    message = r"The fusion .*fused pools 2 runs, but 1 of them is missing: .*lowres\.\nRestore it, or fuse the"
     with pytest.raises(UserError, match=message):
         predict(made.folder, store)
     with pytest.raises(UserError, match=message):
@@ -120,7 +120,9 @@ def test_damaged_fusion_names_the_fuse_command(tmp_path, text):
 
 def test_single_run_commands_reject_a_fusion(runs, tmp_path):
     made = fuse(runs, tmp_path / "fused", weights="equal")
-    with pytest.raises(UserError, match=r"fused is a fusion of several runs, and this works on one run\. Name one of"):
+    with pytest.raises(
+        UserError, match=r"fused is a fusion of several runs, but this command needs a single run\. Name one of"
+    ):
         fuse([runs[0], made.folder], tmp_path / "again", weights="equal")
     done = CliRunner().invoke(app, ["export", str(made.folder)])
     assert done.exit_code == 2
@@ -133,7 +135,7 @@ def test_single_run_commands_reject_a_fusion(runs, tmp_path):
     assert f"{made.folder}/fusion.json has all digits" in done.stderr
     live = CliRunner().invoke(app, ["predict", "--live", "0", "--run", str(made.folder)])
     assert live.exit_code == 2
-    assert f"--live works on one run, and {made.folder} is a fusion of several. Name one of its runs" in live.stderr
+    assert f"--live needs a single run, but {made.folder} is a fusion. Name one of its runs" in live.stderr
 
 
 def test_a_fusion_has_a_report_with_its_runs_and_weights(runs, tmp_path):
@@ -147,12 +149,12 @@ def test_test_command_shows_the_metrics_of_a_fusion(runs, tmp_path):
     made = fuse(runs, tmp_path / "fused", weights="equal")
     done = CliRunner().invoke(app, ["test", str(made.folder)])
     assert done.exit_code == 0, done.output
-    assert "is a fusion: it was tested when it was made" in " ".join(done.output.split())
+    assert "is a fusion. These metrics are from its creation" in " ".join(done.output.split())
     shown = json.loads(CliRunner().invoke(app, ["test", str(made.folder), "--json"]).stdout)
     assert shown["metrics"] == pytest.approx(made.tested["metrics"], nan_ok=True)
     other = CliRunner().invoke(app, ["test", str(made.folder), "--part", "val"])
     assert other.exit_code == 2
-    assert "Test its runs one by one" in other.output
+    assert "test its runs one by one" in other.output
 
 
 def test_weights_are_chosen_on_val(runs, tmp_path):
@@ -193,7 +195,7 @@ def test_val_weights_use_probabilities_scaled_by_temperatures(store, runs, tmp_p
 
 
 def test_runs_that_do_not_belong_together_are_refused(store, runs, tmp_path):
-    with pytest.raises(UserError, match=r"A fusion takes two runs or more"):
+    with pytest.raises(UserError, match=r"A fusion needs at least two runs"):
         fuse(runs[:1], tmp_path / "a")
     other = fit(
         store,
@@ -212,7 +214,9 @@ def test_runs_that_do_not_belong_together_are_refused(store, runs, tmp_path):
     with pytest.raises(UserError, match=r"these runs have no val part\. Train them with the same one"):
         fuse(without, tmp_path / "c")
     assert fuse(without, tmp_path / "c", weights="equal").weights == (0.5, 0.5)
-    with pytest.raises(UserError, match="takes one finite number a run, none below 0 and one above: 2 runs, and got 3"):
+    with pytest.raises(
+        UserError, match="needs one finite number per run, none below 0 and at least one above 0: 2 runs, got 3"
+    ):
         fuse(runs, tmp_path / "d", weights=(1, 2, 3))
 
 
@@ -342,7 +346,7 @@ def test_moved_study_keeps_its_fusions_and_stores(store, tmp_path, monkeypatch, 
     assert [one["run"] for one in again.tested["alone"]] == ["../seed-0", "../seed-1"]
 
 
-def test_what_a_fusion_asks_outside_of_its_study_keeps_its_whole_path(runs, tmp_path):
+def test_fusion_records_runs_outside_its_study_as_absolute_paths(runs, tmp_path):
     study = tmp_path / "study"
     study.mkdir()
     (study / "actionprep.toml").write_text("", encoding="utf-8")
@@ -368,14 +372,14 @@ def test_fusion_names_the_test_command_for_missing_val_files(runs, tmp_path):
 
 
 @pytest.mark.parametrize("weights", [(np.nan, 1), (1, np.inf), (1e308, 1e308), (0, 0), (-1, 2), "Equal", "0.5"])
-def test_weights_that_are_none_are_refused_before_anything_is_written(runs, tmp_path, weights):
+def test_fuse_rejects_invalid_weights_before_writing(runs, tmp_path, weights):
     copies = [Path(shutil.copytree(run.folder, tmp_path / run.folder.name)) for run in runs]
     for copy in copies:
         (copy / "test.json").unlink(missing_ok=True)
     expected = (
-        rf"'val', 'equal' or one number a run; got '{weights}'"
+        rf"'val', 'equal' or one number per run, got '{weights}'"
         if isinstance(weights, str)
-        else r"2 runs, and got 2 number\(s\): "
+        else r"2 runs, got 2 numbers: "
     )
     with pytest.raises(UserError, match=expected):
         fuse(copies, tmp_path / "fused", weights=weights)
@@ -387,5 +391,5 @@ def test_the_command_refuses_weights_that_are_no_number(runs, tmp_path):
     names = [str(run.folder) for run in runs]
     done = CliRunner().invoke(app, ["fuse", *names, "--weights", "nan", "1", "--out", str(tmp_path / "fused")])
     assert done.exit_code == 2
-    assert "and got 2 number(s): nan, 1." in " ".join(done.output.split())
+    assert "got 2 numbers: nan, 1." in " ".join(done.output.split())
     assert not (tmp_path / "fused").exists()

@@ -135,7 +135,7 @@ def test_a_mid_fusion_whose_recipes_changed_is_not_resumed(store, joined, tmp_pa
         fit(store, asked, copy, resume=True)
 
 
-def test_a_mid_fusion_from_before_opens_by_the_names_of_its_recipes(store, joined, tmp_path, monkeypatch):
+def test_mid_fusion_of_an_older_version_opens_by_recipe_names(store, joined, tmp_path, monkeypatch):
     copy = Run(shutil.copytree(joined.folder, tmp_path / "run"))
     text = (copy.folder / "recipe.toml").read_text(encoding="utf-8")
     parts = re.compile(r"# Written when a training begins[^\n]*\n|\[input\.parts\..*?\n\n", re.DOTALL)
@@ -173,9 +173,7 @@ def test_sweep_trains_a_mid_fusion_with_an_edited_recipe(store, tmp_path, monkey
 
 def test_mid_fusion_rejects_cutmix_and_trains_with_mixup(store, joined, tmp_path):
     recipe = joined.recipe.changed({"cutmix": 0.5, "mixup_share": 1.0})
-    message = (
-        r"'fusion' asks for CutMix .* samples of 'fusion' have none in common\. .*: --set cutmix=none mixup=0\.5\."
-    )
+    message = r"'fusion' uses CutMix .* samples of 'fusion' have none\. .*: --set cutmix=none mixup=0\.5\."
     with pytest.raises(UserError, match=message):
         fit(store, recipe, tmp_path / "run", split=SPLIT, tensorboard=False)
     assert not (tmp_path / "run").exists()

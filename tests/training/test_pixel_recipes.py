@@ -239,7 +239,7 @@ def test_missing_product_raises_with_the_command_to_run(stores, tmp_path):
 @pytest.mark.parametrize(("channels", "sizes", "expected"), [("gray", 3, 1), ("rgb", 1, 3)])
 def test_wrong_in_channels_raises(stores, tmp_path, channels, sizes, expected):
     recipe = tiny_pixels(epochs=1, input__channels=channels, sizes__in_channels=sizes)
-    with pytest.raises(UserError, match=f"sizes.in_channels is {sizes}, and the input has {expected}"):
+    with pytest.raises(UserError, match=f"sizes.in_channels is {sizes}, but the input has {expected}"):
         fit(stores["lowres"], recipe, tmp_path / "run", split=SPLIT)
     assert not (tmp_path / "run").exists()
 

@@ -224,19 +224,19 @@ def test_changed_rejects_unknown_skeleton():
             {"input.frames": 3, "sizes.features": ["slow_velocities"]},
             "which require at least 4 time steps",
         ),
-        ("skeleton-tcn", {"sizes.dims": 3}, "sizes.dims is 3, and the input has 2. Leave sizes.dims out: the pose and"),
+        ("skeleton-tcn", {"sizes.dims": 3}, "sizes.dims is 3, but the input has 2. Leave sizes.dims out: the pose and"),
         (
             "skeleton-transformer",
             {"sizes.layout": "ntu25", "sizes.dims": 3},
             "The recipe 'skeleton-transformer' builds its model 'skeleton-transformer' for another input than it reads: "
-            "sizes.layout is 'ntu25', and the input has 'coco17'; sizes.dims is 3, and the input has 2. Leave sizes.layout "
-            "and sizes.dims out: the pose and the settings under [input] decide that.",
+            "sizes.layout is 'ntu25', but the input has 'coco17'; sizes.dims is 3, but the input has 2. Leave sizes.layout "
+            "and sizes.dims out: the pose and the settings under [input] determine it.",
         ),
         ("poseconv3d-small", {"sizes.widths": []}, "widths must list the channels of at least one convolution"),
         (
             "poseconv3d-small",
             {"input.merge": "separate"},
-            "reads one for all. Recipes that read a volume for each: moti",
+            "reads one volume for all persons. Recipes that read one volume per person: moti",
         ),
     ],
 )

@@ -188,14 +188,12 @@ def test_weights_without_required_entries_are_rejected(tmp_path, card, missing):
     state = {f"model.{name}": values for name, values in small_i3d().state_dict().items()}
     torch.save({"actionprep": {**others, **card} if card else {}, "state_dict": state}, tmp_path / "best.ckpt")
     put = starting_weights(tmp_path / "best.ckpt", model_name="i3d", log=print)
-    with pytest.raises(
-        UserError, match=rf"best\.ckpt does not tell all that is needed to use it: {missing} missing or"
-    ):
+    with pytest.raises(UserError, match=rf"best\.ckpt cannot be used: {missing} missing or of another type"):
         put(small_i3d())
 
 
 @pytest.mark.parametrize("damaged", ["split.csv", "run.json"])
-def test_weights_of_a_run_whose_files_are_damaged_train_with_a_warning(tmp_path, damaged):
+def test_weights_of_a_damaged_run_train_with_a_warning(tmp_path, damaged):
     store = make_frame_store(tmp_path / "store", subjects=4)
     seen = SplitChoice(by="subject", train=("1",), val=("3",), test=("4",))
     first = fit(store, tiny_pixels(epochs=1), tmp_path / "first", split=seen, tensorboard=False)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from actionprep.datasets.poses.sequence import PoseSequence
     from actionprep.datasets.products.snippets import SnippetTable
-    from actionprep.datasets.store.zarr_store import ItemKey, ItemReader, Store
+    from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.zarr_store import ItemKey, Store
     from actionprep.training.inputs._frame_spans import FrameSource, Spans
 
 _FORMAT = "actionprep npz snippets 1"
@@ -96,7 +97,7 @@ def export_npz(
         The counts. A finished export of the same snippets and settings stays as it is.
 
     Raises:
-        UserError: If the snippets are multi-label, if the store lacks something, or if the folder is taken.
+        UserError: If the snippets are multi-label, if a product is missing, or if the folder is not empty.
     """
     from actionprep.datasets.npz_snippets import EXPORT, folder_name
     from actionprep.datasets.store.opening import open_store

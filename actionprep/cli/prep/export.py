@@ -13,6 +13,7 @@ from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Text, T
 from actionprep.cli.prep.options import ViewsOption, opened_study
 from actionprep.cli.program import add_command, program
 from actionprep.datasets.poses.writers import WRITERS
+from actionprep.json_values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from actionprep.api.export import Hdf5Export, NpzExport, PosesExport
 
 app = program(
-    help="Write snippets, poses, tracks or the store in formats of other programs.",
+    help="Write snippets, poses, tracks, annotations, predictions or the store in formats of other programs.",
     epilog="Train on the result of npz and hdf5 with [bold]actiontrain fit FOLDER_OR_FILE[/].",
 )
 
@@ -159,14 +160,16 @@ def _print_npz(made: NpzExport) -> None:
     rows = [(label, *(made.snippets[part].get(label, 0) for part in made.snippets)) for label in labels]
     output.print_table("Snippets", ("label", *made.snippets), rows)
     if made.unused:
-        output.note(f"{made.unused} snippets are in no part of the split and were left out.")
+        output.note(f"{counted(made.unused, 'snippet')} left out, in no part of the split.")
     if made.without_frames:
-        output.warn(f"{made.without_frames} snippets have no stored frames and were left out.")
+        output.warn(f"{counted(made.without_frames, 'snippet')} left out, without stored frames.")
     if made.without_keypoints:
-        output.warn(f"{made.without_keypoints} files have no keypoints: these views have no 2D poses in pixels.")
+        output.warn(
+            f"{counted(made.without_keypoints, 'file')} without keypoints: these views have no 2D poses in pixels."
+        )
     kept = f", {made.kept} were there already" if made.kept else ""
     output.note(
-        f"Wrote {made.written} files{kept}; views {', '.join(made.views)}; from {made.product}; "
+        f"Wrote {counted(made.written, 'file')}{kept}; views {', '.join(made.views)}; from {made.product}; "
         f"{output.bytes_text(made.num_bytes)} in {made.folder}"
     )
     output.print_next(f"actiontrain fit {shlex.quote(str(made.folder))}", "trains on these files")

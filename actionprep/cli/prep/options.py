@@ -53,7 +53,7 @@ def opened_study(study: Path | None) -> Study:
     """Open the study. Prints a message if the study is scanned automatically."""
     from actionprep.api import open_study
 
-    return open_study(study, tell=output.warn)
+    return open_study(study, log=output.warn)
 
 
 def workers_of(count: int | None, scheduler: str | None, slurm: list[str] | None) -> Workers:

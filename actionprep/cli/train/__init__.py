@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actionprep.cli.program import add_command, program
-from actionprep.cli.train import compare, export, fit, fuse, listings, predict, slurm, test
+from actionprep.cli.train import bouts, compare, export, fit, fuse, listings, predict, slurm, test
 
 WORK, INSPECT = "Train and predict", "Inspect"
 
@@ -16,6 +16,7 @@ add_command(app, fit.fit, WORK, kind=fit.FitCommand)
 add_command(app, test.score, WORK, name="test")
 add_command(app, fuse.fuse, WORK)
 add_command(app, predict.predict, WORK)
+add_command(app, bouts.bouts, WORK)
 add_command(app, compare.compare, WORK)
 add_command(app, compare.sweep, WORK)
 add_command(app, export.export, WORK)

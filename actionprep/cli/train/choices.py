@@ -169,7 +169,7 @@ def ask_how_to_split(store: Store, snippets: str, choice: SplitChoice) -> SplitC
     Args:
         store: Store with the snippets.
         snippets: Name of the table of snippets.
-        choice: How to split, as far as the options tell.
+        choice: How to split, according to the options.
 
     Returns:
         The choice, with the answer in `by`; unchanged if nothing is open, or if nobody can answer.

@@ -1,4 +1,4 @@
-"""The command that trains."""
+"""Command `actiontrain fit`."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ from actionprep.cli.train.progress import progress_of_epochs
 
 
 class FitCommand(ManyValuesCommand):
-    """`fit`, whose groups may be called subjects; a second long name would cut all names of the help at 80 columns."""
+    """`fit` with --train-subjects for --train-groups. A second option name would not fit into the help at 80 columns."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the options' own names in, then parse as usual."""
+        """Replace the alternative names of options, then parse."""
         end = args.index("--") if "--" in args else len(args)
         renamed = [re.sub(r"^--(train|val|test)-subjects(?=$|=)", r"--\1-groups", word) for word in args[:end]]
         return super().parse_args(ctx, [*renamed, *args[end:]])
@@ -55,20 +55,20 @@ class FitCommand(ManyValuesCommand):
 def fit(
     context: typer.Context,
     store: StoreArgument = None,
-    recipe: Annotated[Text, typer.Option(help="Name of a recipe or path of one in TOML. (default: what suits)")] = None,
+    recipe: Annotated[Text, typer.Option(help="Name or TOML file of a recipe. (default: chosen for the store)")] = None,
     run: Annotated[Text, typer.Option("--run", help="Name of the run's folder. (default: recipe and time)")] = None,
-    snippets: Annotated[Text, typer.Option(help="Which table of snippets: snippets/<name>.")] = None,
+    snippets: Annotated[Text, typer.Option(help="Table of snippets: snippets/<name>.")] = None,
     views: Annotated[Texts, typer.Option(help="Views to train on, by name or number: --views 0 1 3 6.")] = None,
     by: Annotated[
-        Text, typer.Option(help="What no two parts share: auto, subject, session, recording, column.")
+        Text, typer.Option(help="Split unit, which no two parts share: auto, subject, session, recording, column.")
     ] = None,
     val: Annotated[Real, typer.Option(help="Share of the snippets for val.", min=0, max=0.9)] = None,
     test_share: Annotated[Real, typer.Option("--test", help="Share of the snippets for test.", min=0, max=0.9)] = None,
     train_groups: Annotated[
         Texts, typer.Option("--train-groups", help="Subjects (sessions, recordings) for train; or --train-subjects.")
     ] = None,
-    val_groups: Annotated[Texts, typer.Option("--val-groups", help="Those for val; or --val-subjects.")] = None,
-    test_groups: Annotated[Texts, typer.Option("--test-groups", help="Those for test; or --test-subjects.")] = None,
+    val_groups: Annotated[Texts, typer.Option("--val-groups", help="Groups for val; or --val-subjects.")] = None,
+    test_groups: Annotated[Texts, typer.Option("--test-groups", help="Groups for test; or --test-subjects.")] = None,
     split: Annotated[Text, typer.Option(help="Use this stored split: split/<name>.")] = None,
     allow_single: Annotated[
         YesNo, typer.Option("--allow-single/--no-allow-single", help="Accept classes with a single sample.")
@@ -90,19 +90,17 @@ def fit(
     threads: ThreadsOption = None,
     wandb: Annotated[YesNo, typer.Option("--wandb/--no-wandb", help="Log to Weights & Biases too.")] = None,
     find_lr: Annotated[
-        bool, typer.Option("--find-lr", help="Only find which learning rate suits: a curve and a suggestion, no run.")
+        bool, typer.Option("--find-lr", help="Only run a learning-rate range test: a curve and a suggestion, no run.")
     ] = False,
     overfit: Annotated[
-        bool, typer.Option("--overfit", help="Only check that the model can learn one batch by heart, no run.")
+        bool, typer.Option("--overfit", help="Only check that the model can overfit one batch, no run.")
     ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run of that name, or with the last one.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run of that name, or the last one.")] = False,
     study: StudyOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Train the recipe that suits what the store holds, on a checked split."""
+    """Train a recipe on a store, with a checked split. Without --recipe, one is chosen for the store."""
     from actionprep.errors import UserError, nearest
     from actionprep.settings import COMMAND_LINE
     from actionprep.training.experiments.folds import fit_folds
@@ -114,7 +112,7 @@ def fit(
     from actionprep.training.weights import starting_weights
 
     if final and folds is None:
-        raise UserError("--final goes with --folds. Without folds, train on all recordings with --test 0.")
+        raise UserError("--final requires --folds. Without folds, train on all recordings with --test 0.")
     where = Place.find(store, study)
     given = {
         "recipe": recipe, "snippets": snippets, "split": split, "by": by, "val": val, "test": test_share, "seed": seed,
@@ -124,7 +122,7 @@ def fit(
     }  # fmt: skip
     settings = where.settings.with_changes(given, where=COMMAND_LINE)
     set_here = {**changes_of(changes), **given_of(epochs=epochs)}
-    # Other processes of one training run the same command, and only compute.
+    # Other processes of a training run the same command, but print nothing.
     quiet = json or not is_first_process()
     log = (lambda _: None) if quiet else output.note
     choice, not_used = split_of(where.store, where.settings, given, rebuilt_by="--folds" if folds is not None else None)
@@ -134,13 +132,13 @@ def fit(
         _check_name(run, devices * nodes)
         begun = where.begun(run, folds=folds is not None) if resume else None
         if begun is not None and not begun.exists():
-            # Not an error: a job script has to be the same for a training that begins and for one that goes on.
+            # Not an error: a job script must work for a new training and for a resumed one.
             known = [path.name for path in where.runs.glob("*") if path.is_dir()]
-            log(f"No run '{run}' yet: begun now.{nearest(str(run), known)}")
+            log(f"No run '{run}' yet: starting it.{nearest(str(run), known)}")
     if begun is not None and folds is None and (begun / "run.json").exists():
-        # What the command line does not name stays as the run began, whatever the study's file says by now.
+        # Options that are not given keep the values of the run, even if the settings of the study have changed.
         chosen = recipe_of_run(begun, recipe, {**set_here, **given_of(seed=seed)})
-        about_split = any(one is not None for one in (by, val, test_share, split, allow_single)) or any(
+        about_split = any(value is not None for value in (by, val, test_share, split, allow_single)) or any(
             (train_groups, val_groups, test_groups)
         )
         asked = {"snippets": snippets, "views": tuple(views) if views else None}
@@ -148,8 +146,8 @@ def fit(
             asked["split"] = split_of_run(begun, where.store, choice)
         model_name = Run.open(begun).recipe.model
     else:
-        chosen, said = recipe_of(where.store, settings, set_here)
-        for sentence in [*said, *not_used]:
+        chosen, messages = recipe_of(where.store, settings, set_here)
+        for sentence in [*messages, *not_used]:
             log(sentence)
         if folds is None and not quiet:
             asked["split"] = ask_how_to_split(where.store, settings.snippets, choice)
@@ -186,7 +184,7 @@ def fit(
                 if folds is None:
                     made = train(where.store, chosen, folder, **options)
                 else:
-                    found = fit_folds(
+                    fold_runs = fit_folds(
                         where.store,
                         chosen,
                         folder,
@@ -196,28 +194,30 @@ def fit(
                         **options,
                     )
         except KeyboardInterrupt as error:
-            _say_how_to_go_on(context, folder, where.runs)
+            _print_how_to_resume(context, folder, where.runs)
             raise typer.Exit(143 if isinstance(error, TerminatedError) else 130) from None
     if not is_first_process():
         return
     if folds is not None:
         if json:
-            output.print_json({"run": str(found.folder), "folds": list(found.rows), "summary": found.summary})
+            output.print_json(
+                {"run": str(fold_runs.folder), "folds": list(fold_runs.rows), "summary": fold_runs.summary}
+            )
         else:
-            print_folds(found.rows, found.summary)
-            note_folds(found.folder)
-            command = shlex.join(["actiontrain", "compare", str(found.folder)])
+            print_folds(fold_runs.rows, fold_runs.summary)
+            note_folds(fold_runs.folder)
+            command = shlex.join(["actiontrain", "compare", str(fold_runs.folder)])
             output.print_next(command, "adds mean average precision, size and speed")
     elif json:
         output.print_json({"run": str(made.folder), **made.facts, "metrics": made.metrics})
     else:
         output.note(f"Report {made.report}")
         if made.facts["split"]["rows"]["test"]:
-            output.print_next(with_study("actiontrain test", study), "tests it once on the part that it has not seen")
+            output.print_next(with_study("actiontrain test", study), "tests it once on the test part")
 
 
 def _check_name(run: str | None, processes: int) -> None:
-    """Processes that torchrun or srun started each name the run by their own clock."""
+    """Raise UserError if several processes would each name the run by their own clock."""
     import os
 
     from actionprep.errors import UserError
@@ -225,20 +225,20 @@ def _check_name(run: str | None, processes: int) -> None:
     started = "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
     if run is None and processes > 1 and started:
         raise UserError(
-            "Several processes of one training need one folder: name the run with --run. 'actiontrain slurm' writes a "
+            "Several processes of a training need a common folder: name the run with --run. 'actiontrain slurm' writes a "
             "job script that does."
         )
 
 
-def _say_how_to_go_on(context: typer.Context, folder: Path, runs: Path) -> None:
-    """What a training that was stopped has kept, and the command that goes on with it."""
+def _print_how_to_resume(context: typer.Context, folder: Path, runs: Path) -> None:
+    """Print the command that resumes a stopped training."""
     from actionprep.training.loop.processes import is_first_process
 
     if not is_first_process():
         return
     if not any(folder.rglob("run.json")):
-        output.warn("Stopped before the training began: nothing was kept.")
+        output.warn("Stopped before the training started: nothing was written.")
         return
     name = str(folder.relative_to(runs)) if folder.is_relative_to(runs) else str(folder)
     command = same_command(context, "--run", name, "--resume", without=("--run",), flags=("--resume",))
-    output.warn(f"Stopped. What was finished is whole. Go on with:\n  {command}")
+    output.warn(f"Stopped. Finished epochs are saved. Resume with:\n  {command}")

@@ -1,4 +1,4 @@
-"""The command that labels new videos, or what a camera sees."""
+"""Command `actiontrain predict`: label new videos, recordings of a study, or a camera stream."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from actionprep.cli.train.options import (
     CarryOption,
     DeviceOption,
     OwnSettingsOption,
+    ThreadsOption,
     WeightsOption,
     WeightsRecipeOption,
     published_of,
     stage_changes_of,
+    use_threads,
 )
 from actionprep.datasets.paths import no_link, safe_name
-from actionprep.errors import InputError
+from actionprep.errors import InputError, name_list
+from actionprep.json_values import counted
 
 if TYPE_CHECKING:
     from actionprep.api.predict import Prediction
@@ -36,18 +39,18 @@ def predict(
         Texts,
         typer.Argument(
             help="Videos of one recording, as VIEW=PATH or with paths that match the pattern of the run's study; or "
-            "folders of recordings. For a run of one view each video is a recording."
+            "folders of recordings. For a run with one view, each video is a recording."
         ),
     ] = None,
     live: Annotated[
         Text,
         typer.Option(
-            "--live", help="Instead: a camera's number or device, a stream's address, or a video as it comes."
+            "--live", help="Instead of videos: camera number or device, stream address, or a video read as a stream."
         ),
     ] = None,
-    seconds: Annotated[Real, typer.Option(help="With --live: end after so long.", min=0)] = None,
+    seconds: Annotated[Real, typer.Option(help="With --live: stop after this many seconds.", min=0)] = None,
     run: Annotated[
-        Text, typer.Option("--run", help="Run or fusion, by name or folder; the last run when left out.")
+        Text, typer.Option("--run", help="Run or fusion, by name or folder. (default: the last run)")
     ] = None,
     out: Annotated[
         Where,
@@ -64,31 +67,32 @@ def predict(
     weights: WeightsOption = None,
     recipe: WeightsRecipeOption = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write a video with the labels.")] = False,
-    length: Annotated[Real, typer.Option(help="Window in ms. (default: as trained)", min=1)] = None,
+    length: Annotated[Real, typer.Option(help="Length of a window in ms. (default: as trained)", min=1)] = None,
     threshold: Annotated[
         float,
         typer.Option(
-            help="Least probability of a label to be said; with several labels at least its own in the run's test, or 0.5.",
+            help="Minimum probability of a label. Multi-label models use at least the thresholds of the run's test, or 0.5.",
             min=0,
             max=1,
         ),
     ] = 0.0,
-    min_length: Annotated[float, typer.Option(help="Shorter segments, in ms, are left out.", min=0)] = 0.0,
-    stride: Annotated[Real, typer.Option(help="From window to window in ms. (default: a quarter)", min=1)] = None,
+    min_length: Annotated[float, typer.Option(help="Drop shorter segments, in ms.", min=0)] = 0.0,
+    stride: Annotated[Real, typer.Option(help="Time from window to window in ms. (default: a quarter)", min=1)] = None,
     offset: Annotated[
         Texts, typer.Option("--offset", help="Seconds to add to a view's clock, as view=seconds. (default: as trained)")
     ] = None,
     tolerance: Annotated[
-        Real, typer.Option(help="Frames of one instant lie this close, in s. (default: as trained)", min=0)
+        Real, typer.Option(help="Largest time between aligned frames, in s. (default: as trained)", min=0)
     ] = None,
     carry: CarryOption = None,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     changes: OwnSettingsOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Label raw videos or recordings of the study (csv and image), or live what a camera or stream shows."""
+    """Label raw videos, recordings of the study or a live stream, and write the timeline as csv and image."""
     from actionprep.api.predict import write_joint_timeline
     from actionprep.errors import UserError
     from actionprep.training.fusion import read_fusion
@@ -96,9 +100,10 @@ def predict(
 
     if bool(videos) + bool(recording) + (live is not None) != 1:
         raise UserError(
-            "Give videos, --recording with recordings of the study, or --live with a camera, a stream or a video: exactly "
-            "one of the three."
+            "Give exactly one of these: videos, --recording with recordings of the study, or --live with a camera, a stream "
+            "or a video."
         )
+    use_threads(threads)
     if weights is not None and (run is not None or live is not None):
         raise UserError("--weights is used instead of --run, and not with --live.")
     published = None
@@ -117,10 +122,10 @@ def predict(
     if live is not None:
         fused = read_fusion(folder)
         if fused is not None:
-            named = ", ".join(str(one.folder) for one in fused.runs)
+            named = ", ".join(str(run.folder) for run in fused.runs)
             raise UserError(
-                f"--live works on one run, and {folder} is a fusion of several. Name one of its runs with --run: {named}. "
-                "Videos may be given to the fusion itself, without --live."
+                f"--live needs a single run, but {folder} is a fusion. Name one of its runs with --run: {named}. "
+                "Without --live, fusions can predict videos."
             )
         own = {"study": study, "overrides": stage_changes_of(changes), "warn": output.warn}
         _predict_live(
@@ -139,7 +144,7 @@ def predict(
     }
     if recording:
         if overlay:
-            raise UserError("--overlay needs the videos themselves. Give them instead of --recording.")
+            raise UserError("--overlay needs the videos. Give them instead of --recording.")
         jobs = _jobs_of_recordings(published or folder, recording, store, study, results, options)
     else:
         assert videos is not None
@@ -155,16 +160,16 @@ def predict(
     documents, failed = [], {}
     for recording_id, work in jobs.items():
         try:
-            found = work()
+            prediction = work()
         except (UserError, InputError) as error:
             if len(jobs) == 1:
                 raise
             failed[recording_id] = str(error)
             output.print_error(error, prefix=f"{recording_id}: ")
             continue
-        documents.append(found.document())
+        documents.append(prediction.document())
         if not json:
-            _print(found, recording_id)
+            _print(prediction, recording_id)
     if documents:
         joint = write_joint_timeline(results)
         if not json:
@@ -173,7 +178,8 @@ def predict(
         output.print_json([*documents, *({"recording": name, "error": text} for name, text in failed.items())])
     if failed:
         output.warn(
-            f"{len(failed)} of {len(jobs)} recordings could not be predicted: {', '.join(failed)}. The others are complete."
+            f"{len(failed)} of {len(jobs)} recordings could not be predicted: {name_list(list(failed))}. The others "
+            f"are complete."
         )
         raise typer.Exit(1)
 
@@ -181,7 +187,7 @@ def predict(
 def _jobs_of_videos(
     model: Path | Checkpoint, videos: list[str], results: Path, options: dict[str, Any]
 ) -> dict[str, Callable[[], Prediction]]:
-    """A function that predicts each recording, by its name."""
+    """Return a function per recording that predicts it, by name."""
     from actionprep.api import group_videos, predict_videos
     from actionprep.datasets.paths import below
 
@@ -199,7 +205,7 @@ def _jobs_of_recordings(
     results: Path,
     options: dict[str, Any],
 ) -> dict[str, Callable[[], Prediction]]:
-    """A function that predicts each recording of a store, by its id."""
+    """Return a function per recording of a store that predicts it, by id."""
     from actionprep.api.predict import predict_recordings
     from actionprep.training.predict import open_models
 
@@ -212,22 +218,24 @@ def _jobs_of_recordings(
     return {name: partial(work, name) for name in dict.fromkeys(recordings)}
 
 
-def _print(found: Prediction, name: str) -> None:
+def _print(prediction: Prediction, name: str) -> None:
     """Print the timeline of a recording with its warnings and files."""
-    for sentence in found.videos.sentences[:1] if found.videos else []:
+    for sentence in prediction.videos.sentences[:1] if prediction.videos else []:
         output.note(sentence)
-    for sentence in found.videos.sentences[1:] if found.videos else []:
+    for sentence in prediction.videos.sentences[1:] if prediction.videos else []:
         output.warn(sentence)
-    rows = [(f"{one.onset:.2f}", f"{one.offset:.2f}", one.label, f"{score:.2f}") for one, score in found.segments]
+    rows = [
+        (f"{part.onset:.2f}", f"{part.offset:.2f}", part.label, f"{score:.2f}") for part, score in prediction.segments
+    ]
     output.print_table(f"Timeline of {name}", ("onset", "offset", "label", "probability"), rows)
-    if found.said_from:
-        output.note(_said_from(found))
-    for warning in (found.too_long, found.other_frame_rate, without_evidence(found.timeline)):
+    if prediction.said_from:
+        output.note(_thresholds_of(prediction))
+    for warning in (prediction.too_long, prediction.other_frame_rate, without_evidence(prediction.timeline)):
         if warning is not None:
             output.warn(warning)
-    if found.unseen:
-        output.warn(f"Nothing moves before view {', '.join(found.unseen)}: it took no part, as in training.")
-    for path in found.files:
+    if prediction.unseen:
+        output.warn(f"No motion in view {', '.join(prediction.unseen)}: it was left out, as in training.")
+    for path in prediction.files:
         output.note(f"Wrote {path}")
 
 
@@ -237,22 +245,22 @@ def without_evidence(timeline: Timeline) -> str | None:
     if not count:
         return None
     return (
-        f"{count} of {total} window{'s' if total > 1 else ''} of {timeline.recording} show"
+        f"{count} of {counted(total, 'window')} of {timeline.recording} show"
         f"{'s' if count == 1 else ''} no points, people or frames, so {'it has' if count == 1 else 'they have'} no label "
         "(evidence 0 in windows.csv)."
     )
 
 
-def _said_from(found: Prediction) -> str:
-    """From which probability each of several labels is said, and where that comes from."""
-    if found.timeline.thresholds is None:
+def _thresholds_of(prediction: Prediction) -> str:
+    """Describe the threshold of each label of a multi-label model, and its source."""
+    if prediction.timeline.thresholds is None:
         why = (
-            "0.5: no thresholds from val are known, which 'actiontrain test' finds for a run that labels whole snippets"
+            "0.5, because the run has no thresholds tuned on val ('actiontrain test' tunes them for labels per snippet)"
         )
     else:
-        why = "the threshold that val gave it in the run's test"
-    each = ", ".join(f"{label} {value:.2f}" for label, value in found.said_from.items())
-    return f"Each label is said from {why}, and from --threshold at least: {each}."
+        why = "the threshold tuned on val in the run's test"
+    each = ", ".join(f"{label} {value:.2f}" for label, value in prediction.said_from.items())
+    return f"Minimum probability of each label: {why}, but at least --threshold: {each}."
 
 
 def _predict_live(
@@ -272,11 +280,13 @@ def _predict_live(
     from actionprep.api.live import predict_live
     from actionprep.json_values import plain
 
-    def say(one: Any) -> None:
-        answer = f"{one.label:<20} {one.probabilities.max():.2f}" if one.evidence else f"{'(nothing visible)':<25}"
+    def print_line(window: Any) -> None:
+        label = (
+            f"{window.label:<20} {window.probabilities.max():.2f}" if window.evidence else f"{'(nothing visible)':<25}"
+        )
         output.print_text(
-            f"{one.onset:8.2f} to {one.offset:8.2f} s  {answer}  latency "
-            f"{one.latency_s * 1000:.0f} ms, {one.behind_s:.2f} s behind the newest frame"
+            f"{window.onset:8.2f} to {window.offset:8.2f} s  {label}  latency "
+            f"{window.latency_s * 1000:.0f} ms, {window.behind_s:.2f} s behind the newest frame"
         )
 
     with ExitStack() as stack:
@@ -285,50 +295,51 @@ def _predict_live(
             out.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(open(no_link(out / "live.jsonl"), "w", encoding="utf-8"))
 
-        def answered(one: Any) -> None:
+        def on_prediction(window: Any) -> None:
             if file is not None:
-                file.write(dumps(plain(one.document())) + "\n")
+                file.write(dumps(plain(window.document())) + "\n")
                 file.flush()
             if not json:
-                say(one)
+                print_line(window)
 
-        found = predict_live(
+        summary = predict_live(
             run,
             source,
             length_s=None if length is None else length / 1000,
             stride_s=None if stride is None else stride / 1000,
             seconds=seconds,
             device=device,
-            on_prediction=answered,
+            on_prediction=on_prediction,
             **own,
         )
     if file is not None and not json:
         output.note(f"Wrote {file.name}")
     if json:
-        output.print_json(found.document())
+        output.print_json(summary.document())
         return
-    if found.num_without_evidence:
+    if summary.num_without_evidence:
         output.warn(
-            f"{found.num_without_evidence} of {len(found.predictions)} windows show no points, people or frames, so they "
-            "have no label."
+            f"{summary.num_without_evidence} of {counted(len(summary.predictions), 'window')} show no points, people or "
+            "frames, so they have no label."
         )
-    rate = found.num_frames / found.seconds if found.seconds else float("nan")
+    rate = summary.num_frames / summary.seconds if summary.seconds else float("nan")
     output.note(
-        f"{len(found.predictions)} answers from {found.num_frames} frames, {rate:.1f} frames/s, {found.num_dropped} left "
-        f"out to keep up; latency {found.latency(0.5) * 1000:.0f} ms (median), {found.latency(0.95) * 1000:.0f} ms (95 %)."
+        f"{counted(len(summary.predictions), 'prediction')} from {counted(summary.num_frames, 'frame')}, {rate:.1f} "
+        f"frames/s, {summary.num_dropped} dropped to keep up; latency {summary.latency(0.5) * 1000:.0f} ms (median), "
+        f"{summary.latency(0.95) * 1000:.0f} ms (95 %)."
     )
 
 
 def _offsets(given: list[str]) -> dict[str, float]:
     from actionprep.errors import UserError
 
-    found = {}
-    for one in given:
-        view, _, seconds = one.rpartition("=")
+    offsets = {}
+    for text in given:
+        view, _, seconds = text.rpartition("=")
         try:
-            found[view] = float(seconds)
+            offsets[view] = float(seconds)
         except ValueError:
             view = ""
         if not view:
-            raise UserError(f"--offset takes view=seconds, such as --offset 6=0.12; got '{one}'.")
-    return found
+            raise UserError(f"--offset expects view=seconds, such as --offset 6=0.12; got '{text}'.")
+    return offsets

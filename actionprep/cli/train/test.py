@@ -1,4 +1,4 @@
-"""The command that tests a run."""
+"""Command `actiontrain test`."""
 
 from __future__ import annotations
 
@@ -73,35 +73,35 @@ def score(
     if folds is not None:
         if store is not None or part != "test":
             raise UserError(
-                f"{folds} is a cross-validation, of which every fold was tested on its test part. Name one of its runs for "
+                f"{folds} is a cross-validation, and every fold was tested on its test part. Name one of its runs for "
                 f"--store and --part, such as {folds / 'fold-01'}."
             )
         _show_folds(folds, json=json)
         return
-    found = find_run(run, study)
-    opened = store_of_study(found, study) if store is None else store_or_study(store)
-    before = _tested_before(found) if part == "test" and opened is None else None
-    tested = run_test(found, opened, part=part_of(part), carry=carry, device=device or "auto")
+    opened_run = find_run(run, study)
+    opened = store_of_study(opened_run, study) if store is None else store_or_study(store)
+    before = _tested_before(opened_run) if part == "test" and opened is None else None
+    tested = run_test(opened_run, opened, part=part_of(part), carry=carry, device=device or "auto")
     if opened is not None and "store" in tested:
-        _print_other(tested, Run(other_test_folder(found, opened)), json=json)
+        _print_other(tested, Run(other_test_folder(opened_run, opened)), json=json)
         return
     if json:
-        output.print_json({"run": str(found.folder), **tested})
+        output.print_json({"run": str(opened_run.folder), **tested})
         return
     print_test(tested)
     if before is not None:
         output.warn(
-            f"This run was tested already, {before['when']}. A test part is there to be looked at once: choose recipes and "
-            "settings on val, or the figure flatters."
+            f"This run was already tested, {before['when']}. Use the test part only once: choose recipes and settings on "
+            "val, or the metrics will be too optimistic."
         )
     # The report page is of the test part.
-    output.note(f"Report {found.report}" if part == "test" else f"Wrote {found.folder / part / 'test.json'}")
-    if takes_videos(found):
+    output.note(f"Report {opened_run.report}" if part == "test" else f"Wrote {opened_run.folder / part / 'test.json'}")
+    if takes_videos(opened_run):
         output.print_next(with_study("actiontrain predict VIDEO …", study), "labels new recordings with this run")
 
 
 def _show_folds(folder: Path, *, json: bool) -> None:
-    """`test` of a cross-validation: every fold was tested when it was trained."""
+    """Print the result of a cross-validation, whose folds were tested after their training."""
     from actionprep.training.experiments.folds import joint_result
 
     result = joint_result(folder)
@@ -115,8 +115,8 @@ def _show_folds(folder: Path, *, json: bool) -> None:
         output.print_table("Confusion of all folds (rows: actual, columns: predicted)", ("", *result.labels), rows)
     if not (folder / "final/run.json").is_file():
         output.note(
-            f"For a model of all recordings: actiontrain fit --folds … --run {folder.name} --resume --final. It is what "
-            "'actiontrain predict' then uses."
+            f"To train a model on all recordings: actiontrain fit --folds … --run {folder.name} --resume --final. "
+            "'actiontrain predict' then uses it."
         )
 
 
@@ -135,7 +135,7 @@ def _print_other(tested: dict[str, Any], into: Run, *, json: bool) -> None:
 
 
 def _tested_before(run: Run) -> dict[str, Any] | None:
-    """What an earlier test found; None where there was none, and of one that is damaged, which this test writes anew."""
+    """Return the result of an earlier test; None if there is none, or if it is damaged and will be overwritten."""
     from actionprep.errors import UserError
 
     try:
@@ -145,15 +145,15 @@ def _tested_before(run: Run) -> dict[str, Any] | None:
 
 
 def _show_fusion(folder: Path, *, part: str, store: str | None, json: bool) -> None:
-    """`test` of fused runs: they were tested when they were fused."""
+    """Print the result of a fusion, which was tested when it was made."""
     from actionprep.errors import UserError
     from actionprep.training.fusion import run_tested
     from actionprep.training.run import Run
 
     if part != "test" or store is not None:
         raise UserError(
-            f"{folder} is a fusion, and fusions are tested on the test part of their runs' store. Test its runs one by one "
-            "for another part or store."
+            f"{folder} is a fusion, and fusions are only tested on the test part of their runs' store. For another part or "
+            "store, test its runs one by one."
         )
     tested = run_tested(Run(folder))
     if json:
@@ -161,6 +161,6 @@ def _show_fusion(folder: Path, *, part: str, store: str | None, json: bool) -> N
         return
     print_test(tested)
     output.note(
-        f"{folder} is a fusion: it was tested when it was made, {tested['when']}, and these are its figures. Fuse anew with "
-        "'actiontrain fuse' when its runs have changed."
+        f"{folder} is a fusion. These metrics are from its creation, {tested['when']}. If its runs have changed, fuse them "
+        "again with 'actiontrain fuse'."
     )

@@ -245,9 +245,12 @@ def score_of_seen(
         Scores, shape (..., K).
     """
     finite = np.isfinite(keypoints).all(-1)
+    scores: NDArray[np.float32]
     if score is None:
-        return (finite & (keypoints != 0).any(-1)).astype(np.float32)
-    return np.where(finite & np.isfinite(score) & (score >= least), score, 0).astype(np.float32)
+        scores = (finite & (keypoints != 0).any(-1)).astype(np.float32)
+    else:
+        scores = np.where(finite & np.isfinite(score) & (score >= least), score, 0).astype(np.float32)
+    return scores
 
 
 def pack_persons(
@@ -276,7 +279,7 @@ def pack_persons(
 def _filled(filled: ArrayLike | None, seen: NDArray[Any], where: str) -> NDArray[np.bool_]:
     if filled is None:
         return np.zeros(seen.shape, bool)
-    marked = _numbers(filled, "filled", where) != 0
+    marked: NDArray[np.bool_] = _numbers(filled, "filled", where) != 0
     return marked[..., None] & (seen > 0) if marked.shape == seen.shape[:2] else marked
 
 

@@ -140,7 +140,8 @@ class SnippetTable:
     @property
     def used(self) -> np.ndarray:
         """Whether a window is not ignored, (S,) bool."""
-        return self.label != IGNORED
+        used: np.ndarray = self.label != IGNORED
+        return used
 
     def counts(self) -> dict[str, int]:
         """Count the windows of each label, over all targets."""

@@ -174,7 +174,9 @@ def visible(
         ValueError: If the rule is unknown.
     """
     if rule == "visibility":
-        return visibility > above
-    if rule == "visibility*confidence":
-        return visibility * confidence > above
-    raise ValueError(f"No rule '{rule}' for visible points. Rules: visibility, visibility*confidence.")
+        visible: np.ndarray = visibility > above
+    elif rule == "visibility*confidence":
+        visible = visibility * confidence > above
+    else:
+        raise ValueError(f"No rule '{rule}' for visible points. Rules: visibility, visibility*confidence.")
+    return visible

@@ -1,4 +1,4 @@
-"""One builder per store: a lock file that names its owner and that a dead owner loses."""
+"""Lock file that allows one builder per store. It names its owner, and a dead owner loses it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from actionprep.errors import SetupError, UserError, discard, explained_disk_err
 # Owners whose process cannot be probed count as dead when the heartbeat is this old.
 HEARTBEAT_S = 30.0
 ABANDONED_S = 600.0
-# Where a lock cannot appear whole, an empty one may be in the middle of being written.
+# On disks without hard links, an empty lock file may be in the middle of being written.
 WRITING_S = 2.0
 # A lock file is smaller; a larger file is not read.
 _MAX_BYTES = 1 << 16
@@ -31,14 +31,21 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 class LockLostError(SetupError):
-    """Another builder took the lock over: this one must not write any more."""
+    """Another builder took over the lock: this one must stop writing."""
 
 
 @contextmanager
 def build_lock(path: Path) -> Iterator[BuildLock]:
     """Hold the lock at `path` while the block runs.
 
-    Raises UserError with the owner's name and the lock's age when a living builder holds it.
+    Args:
+        path: The lock file.
+
+    Yields:
+        The lock.
+
+    Raises:
+        UserError: If a running builder holds the lock; the message contains its owner and age.
     """
     lock = BuildLock(path)
     lock.acquire()
@@ -48,7 +55,7 @@ def build_lock(path: Path) -> Iterator[BuildLock]:
         while not stop.wait(HEARTBEAT_S):
             lock.touch()
 
-    # Its own thread: one long view must not make the owner look dead to another machine.
+    # A separate thread, so that the owner of a long task does not look dead to other machines.
     heart = threading.Thread(target=beat, name="lock-heartbeat", daemon=True)
     heart.start()
     try:
@@ -60,7 +67,7 @@ def build_lock(path: Path) -> Iterator[BuildLock]:
 
 @dataclass(frozen=True)
 class LockClaim:
-    """Proof that a builder holds a lock; it can be sent to worker processes.
+    """Proof that a builder holds a lock, which can be sent to worker processes.
 
     Attributes:
         path: The lock file.
@@ -71,11 +78,10 @@ class LockClaim:
     token: str
 
     def require_held(self) -> None:
-        """Check that no other builder took the lock over.
+        """Check that no other builder took over the lock.
 
         Raises:
-            LockLostError: If the lock file names another builder. A file that is absent or cannot be read for the moment
-                proves nothing.
+            LockLostError: If the lock file names another builder. A missing or temporarily unreadable file is ignored.
         """
         try:
             owner = _read(self.path)
@@ -84,7 +90,7 @@ class LockClaim:
         if owner is not None and owner.token != self.token:
             raise LockLostError(
                 f"Another builder took over the lock of this store: {owner}.\n"
-                "This build stopped. Every committed item is whole. The other builder could not see this process and its "
+                "This build stopped. Committed items are complete. The other builder could not see this process and its "
                 f"last heartbeat was older than {ABANDONED_S / 60:.0f} minutes, or somebody deleted {self.path}.\n"
                 "Wait for the other builder, then run the same command again."
             )
@@ -98,7 +104,7 @@ class BuildLock:
         self.claim = LockClaim(path.absolute(), uuid.uuid4().hex)
 
     def acquire(self) -> None:
-        """Take the lock, from a dead owner too."""
+        """Take the lock, also from a dead owner."""
         with explained_disk_errors(self.path.parent):
             self._acquire()
 
@@ -112,21 +118,21 @@ class BuildLock:
                     _appear(draft, self.path)
                     return
                 except FileExistsError:
-                    # The disk's own clock: that of another machine may differ from ours.
+                    # Use the clock of the disk, because clocks of machines differ.
                     os.utime(draft)
                     self._refuse_or_clear(draft.stat().st_mtime)
         finally:
             discard(draft)
 
     def touch(self) -> None:
-        """Show that the owner lives, unless another builder holds the lock by now."""
-        # Somebody may have deleted it by hand, as the message of a refusal allows, or the disk may refuse for a moment.
+        """Update the heartbeat, unless another builder holds the lock."""
+        # The file may have been deleted by hand, as the error message suggests, or the disk may fail temporarily.
         with suppress(OSError, LockLostError):
             self.claim.require_held()
             os.utime(self.path)
 
     def release(self) -> None:
-        """Give the lock back, if it is still ours."""
+        """Release the lock, if this builder still holds it."""
         with suppress(OSError):
             owner = _read(self.path)
             if owner is not None and owner.token == self.claim.token:
@@ -134,16 +140,16 @@ class BuildLock:
 
     def _refuse_or_clear(self, now: float) -> None:
         if self.path.is_dir():
-            raise UserError(f"{self.path} is a folder, where the lock file of the store is expected. Remove it.")
+            raise UserError(f"{self.path} is a folder, but must be the lock file of the store. Remove it.")
         owner = _read(self.path)
         if owner is None:
             return
         if _alive(owner, self.path, now):
             raise UserError(
-                f"Another builder is at work on this store: {owner}.\n"
-                f"Wait for it, or stop it; if it is gone for good, delete {self.path}."
+                f"Another builder is using this store: {owner}.\n"
+                f"Wait for it, or stop it. If it no longer runs, delete {self.path}."
             )
-        # Move the dead owner's file aside first: of two newcomers only one finds it there.
+        # Move the dead owner's file away first: only one of two competing builders can.
         grave = self.path.with_name(f"{self.path.name}.dead-{uuid.uuid4().hex}")
         try:
             self.path.rename(grave)
@@ -151,7 +157,7 @@ class BuildLock:
             return
         buried = _read(grave)
         if buried is not None and buried.token != owner.token:
-            # Between reading and moving somebody else took the lock over: put it back.
+            # Another builder took over the lock between reading and moving: restore it.
             with suppress(FileExistsError):
                 os.link(grave, self.path)
         grave.unlink(missing_ok=True)
@@ -195,12 +201,12 @@ class _Owner:
         )
 
     @classmethod
-    def parse(cls, found: Any) -> _Owner | None:
-        """The owner that a JSON document names, None if a field is missing or has a value that no builder writes."""
-        if not isinstance(found, dict):
+    def parse(cls, document: Any) -> _Owner | None:
+        """Parse the owner in a JSON document; None if a field is missing or invalid."""
+        if not isinstance(document, dict):
             return None
         # Earlier versions wrote neither boot id nor namespace.
-        values: dict[str, Any] = {one.name: found.get(one.name) for one in fields(cls)}
+        values: dict[str, Any] = {field.name: document.get(field.name) for field in fields(cls)}
         texts = all(isinstance(values[name], str) for name in ("token", "host", "user", "command"))
         absent = all(
             values[name] is None or isinstance(values[name], str) for name in ("boot", "pid_namespace", "process_start")
@@ -215,25 +221,25 @@ class _Owner:
 
 
 _UNREADABLE = _Owner("unreadable", "?", None, None, 0, None, "?", "?", 0.0)
-"""Stands for a file that is not a lock of ours, or one that was cut short: nobody can be alive behind it."""
+"""Owner of a foreign or truncated file, which no running builder can have written."""
 
 
 def _appear(draft: Path, path: Path) -> None:
-    """Give the draft's content that name too; raises FileExistsError where the name is taken."""
+    """Create `path` with the content of the draft atomically; raises FileExistsError if it exists."""
     try:
-        # A hard link appears whole or not at all.
+        # A hard link is atomic.
         os.link(draft, path)
         return
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-    # Disks without hard links (exFAT, some network folders) know at least who was first to make a file.
+    # On disks without hard links (exFAT, some network folders), at least only one process can create a file.
     with open(path, "x", encoding="utf-8") as file:
         file.write(draft.read_text(encoding="utf-8"))
 
 
 def _read(path: Path) -> _Owner | None:
-    """The owner in a lock file; None when there is no file."""
+    """Read the owner in a lock file; None if the file does not exist."""
     deadline = time.monotonic() + WRITING_S
     try:
         while True:
@@ -242,7 +248,7 @@ def _read(path: Path) -> _Owner | None:
             if content or time.time() - path.stat().st_mtime > WRITING_S or time.monotonic() > deadline:
                 break
             time.sleep(0.05)
-        # Large integers, deep nesting and foreign encodings are errors of other kinds than broken JSON.
+        # Large integers, deep nesting and other encodings raise other errors than invalid JSON.
         return _Owner.parse(json.loads(content.decode("utf-8"))) or _UNREADABLE
     except FileNotFoundError:
         return None
@@ -251,15 +257,15 @@ def _read(path: Path) -> _Owner | None:
 
 
 def _alive(owner: _Owner, path: Path, now: float) -> bool:
-    """Whether the owner of a lock may still be at work; now: the time by the clock of the lock's disk."""
+    """Whether the owner of a lock may still be running; `now` is the time by the clock of the lock's disk."""
     if owner == _UNREADABLE:
         return False
     ours = (socket.gethostname(), _boot_id(), _pid_namespace())
     if (owner.host, owner.boot, owner.pid_namespace) == ours:
-        # A pid is used again after a while, so the process must also have started when the owner did.
+        # Process ids are reused, so the start time must match as well.
         start = _process_start(owner.pid)
         return start is not None and start == owner.process_start
-    # Elsewhere, in another container or before a reboot, a process id is the name of another process, or of none.
+    # On another machine, in another container or before a reboot, the process id means something else.
     try:
         return now - path.stat().st_mtime < ABANDONED_S
     except FileNotFoundError:
@@ -267,7 +273,7 @@ def _alive(owner: _Owner, path: Path, now: float) -> bool:
 
 
 def _boot_id() -> str | None:
-    """An id of the kernel since it booted; None on systems without one."""
+    """Return the boot id of the kernel; None on systems without one."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
@@ -275,7 +281,7 @@ def _boot_id() -> str | None:
 
 
 def _pid_namespace() -> str | None:
-    """The namespace in which process ids of this process count; None on systems without one."""
+    """Return the PID namespace of this process; None on systems without one."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -283,14 +289,14 @@ def _pid_namespace() -> str | None:
 
 
 def _process_start(pid: int) -> str | None:
-    """When a process of this machine started, as a text to compare; None when there is no such process."""
+    """Return the start time of a local process as text, for comparison; None if the process does not exist."""
     stat = Path(f"/proc/{pid}/stat")
     try:
         fields = stat.read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():
             return None
-        try:  # no /proc (macOS): only whether it lives can be told
+        try:  # no /proc (macOS): only check whether the process exists
             os.kill(pid, 0)
         except ProcessLookupError:
             return None

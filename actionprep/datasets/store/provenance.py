@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.errors import name_list
+from actionprep.json_values import counted
 from actionprep.settings import canonical_json
 
 _SHOWN = 3
@@ -35,13 +37,13 @@ def made_alike(provenance: Mapping[ItemKey, Mapping[str, Any]]) -> list[MadeAlik
     for key, made in sorted(provenance.items()):
         facts = {"version": made.get("version"), **made.get("identity", {}), **made.get("settings", {})}
         groups.setdefault(canonical_json(facts), MadeAlike(facts)).keys.append(key)
-    return sorted(groups.values(), key=lambda one: -len(one.keys))
+    return sorted(groups.values(), key=lambda group: -len(group.keys))
 
 
 def provenance_of(store: Store, keys: Iterable[ItemKey]) -> dict[ItemKey, dict[str, Any]]:
     """Return the provenance of items; those that are not in the store are left out."""
-    found = {key: store.metadata(key) for key in keys}
-    return {key: metadata["provenance"] for key, metadata in found.items() if metadata is not None}
+    metadata_of = {key: store.metadata(key) for key in keys}
+    return {key: metadata["provenance"] for key, metadata in metadata_of.items() if metadata is not None}
 
 
 def difference(groups: list[MadeAlike]) -> str:
@@ -52,13 +54,12 @@ def difference(groups: list[MadeAlike]) -> str:
     """
     if len(groups) < 2:
         return ""
-    names = list(dict.fromkeys(name for one in groups for name in one.facts))
-    differing = [name for name in names if len({canonical_json(one.facts.get(name)) for one in groups}) > 1]
+    names = list(dict.fromkeys(name for group in groups for name in group.facts))
+    differing = [name for name in names if len({canonical_json(group.facts.get(name)) for group in groups}) > 1]
     parts = []
-    for at, one in enumerate(groups):
-        facts = ", ".join(f"{name} {one.facts.get(name, 'not set')}" for name in differing)
-        count = f"{len(one.keys)} item{'s' if len(one.keys) > 1 else ''}"
-        shown = ", ".join(f"{key.recording}/{key.view}" for key in one.keys[:_SHOWN])
-        more = " …" if len(one.keys) > _SHOWN else ""
-        parts.append(f"{facts} ({count})" if at == 0 else f"{facts} ({count}: {shown}{more})")
+    for index, group in enumerate(groups):
+        facts = ", ".join(f"{name} {group.facts.get(name, 'not set')}" for name in differing)
+        count = counted(len(group.keys), "item")
+        shown = name_list([f"{key.recording}/{key.view}" for key in group.keys], _SHOWN)
+        parts.append(f"{facts} ({count})" if index == 0 else f"{facts} ({count}: {shown})")
     return "; ".join(parts)

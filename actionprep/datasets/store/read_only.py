@@ -89,7 +89,7 @@ class ReadOnlyStore(Store):
     def require_local(self) -> Path:
         """Raise UserError: nothing is written to this store."""
         raise UserError(
-            f"{self.url} is {self.form}, which can only be read. Build in the study's Zarr store and export it again."
+            f"{self.url} is {self.form}, which is read-only. Build in the study's Zarr store and export it again."
         )
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Read the arrays of one item: mapped shards for local stores, zarr-python for everything else."""
+"""Read the arrays of one item: memory-mapped shards for local stores, zarr-python otherwise."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from actionprep.errors import ActionprepError
 
 _MISSING = 2**64 - 1
 
-# A map keeps its file open for as long as it lives, and processes may hold only so many files (often 1024, on some
-# systems 256): small ones are read, and of the others a quarter of what is allowed is kept.
+# A mapped file stays open, and the number of open files per process is limited (often 1024, on some systems 256). So small
+# files are read, and at most a quarter of the limit is used for maps.
 SMALL_FILE_BYTES = 2 << 20
-_ALLOWED_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # -1: as many as you like
+_ALLOWED_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # -1: unlimited
 MAX_OPEN_FILES = 1024 if _ALLOWED_FILES < 0 else max(32, min(_ALLOWED_FILES, 4096) // 4)
 
 
 class DamagedItemError(ActionprepError):
-    """Stored bytes are not what was written: a checksum fails, a chunk is missing, a file is cut."""
+    """Stored bytes differ from what was written: a checksum does not match, a chunk is missing, or a file is truncated."""
 
 
 class ItemReader:
-    """One committed item: `reader["xy"][10:20]` gives numpy, `reader.attributes` the group's attributes.
+    """One committed item: `reader["xy"][10:20]` is a NumPy array, `reader.attributes` the attributes of the group.
 
-    Open files are mapped once and kept; each chunk's checksum is proved the first time this object touches it. Safe to
-    send to another process or to fork: nothing is shared but read-only maps.
+    Files are mapped once and stay open. The checksum of each chunk is verified on its first access. A reader can be sent
+    to another process or forked, because only read-only maps are shared.
     """
 
     def __init__(self, where: str, files: StoreFiles, attributes: Mapping[str, Any]) -> None:
@@ -52,7 +52,7 @@ class ItemReader:
         self.where = where
         self._files = files
         self._attributes = attributes
-        # Arrays that another program added are readable, but no part of the item.
+        # Arrays that another program added can be read, but are not part of the item.
         self._recorded: dict[str, str] = attributes.get("arrays", {})
         added = (name for name in files.folders(where) if name not in self._recorded)
         self._names = sorted(
@@ -62,29 +62,29 @@ class ItemReader:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the stage wrote beside its arrays."""
+        """Attributes that the stage wrote."""
         attributes: dict[str, Any] = self._attributes.get("stage", {})
         return attributes
 
     @property
     def fingerprint(self) -> str:
-        """What the item was made from and how."""
+        """Hash of the inputs and settings of the item."""
         return str(self._attributes["fingerprint"])
 
     @property
     def digest(self) -> str:
-        """Hash of all the arrays' content."""
+        """Hash of the content of all arrays."""
         return str(self._attributes["digest"])
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Stage, version, settings, inputs, backend and versions that made the item."""
+        """Stage, version, settings, inputs, backend and software versions of the item."""
         provenance: dict[str, Any] = self._attributes.get("provenance", {})
         return provenance
 
     @property
     def recorded(self) -> list[str]:
-        """Names of the arrays that were committed with the item, sorted; all in items of schema 1."""
+        """Names of the arrays that were committed with the item, sorted; all arrays for items of schema 1."""
         return sorted(self._recorded) if self._recorded else self._names
 
     def __contains__(self, name: str) -> bool:
@@ -122,7 +122,7 @@ class ItemReader:
 
 
 class ArrayReader(ABC):
-    """One stored array, indexed like numpy: an int, a slice or an integer array first, anything numpy allows after."""
+    """One stored array, indexed as in NumPy. The first index is an int, a slice, or an array of integers or bools."""
 
     where: str
     shape: tuple[int, ...]
@@ -145,7 +145,8 @@ class ArrayReader(ABC):
     def __getitem__(self, key: Any) -> np.ndarray:
         first, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
         if first is Ellipsis or first is None:
-            return self._rows(0, len(self))[key]
+            rows: np.ndarray = self._rows(0, len(self))[key]
+            return rows
         if isinstance(first, slice):
             start, stop, step = first.indices(len(self))
             if step == 1:
@@ -157,7 +158,8 @@ class ArrayReader(ABC):
             if not -len(self) <= row < len(self):
                 raise IndexError(f"Row {row} of {self.where}, which has {len(self)} rows.")
             row %= len(self)
-            return self._rows(row, row + 1)[(0, *rest)]
+            values: np.ndarray = self._rows(row, row + 1)[(0, *rest)]
+            return values
         rows = self._gather(np.asarray(first))
         return rows[(slice(None), *rest)] if rest else rows
 
@@ -167,21 +169,21 @@ class ArrayReader(ABC):
         if len(rows) and (rows.min() < -len(self) or rows.max() >= len(self)):
             raise IndexError(f"Rows {rows.min()} to {rows.max()} of {self.where}, which has {len(self)} rows.")
         rows = rows % max(len(self), 1)
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        # Runs of neighbors are read in one go: sampled clips are mostly such runs.
+        gathered = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        # Runs of consecutive rows are read together: sampled clips are mostly such runs.
         breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-        for at in np.split(np.arange(len(rows)), breaks):
-            if len(at):
-                found[at[0] : at[-1] + 1] = self._rows(int(rows[at[0]]), int(rows[at[-1]]) + 1)
-        return found
+        for run in np.split(np.arange(len(rows)), breaks):
+            if len(run):
+                gathered[run[0] : run[-1] + 1] = self._rows(int(rows[run[0]]), int(rows[run[-1]]) + 1)
+        return gathered
 
     @abstractmethod
     def _rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop as a new array; raises DamagedItemError when a checksum fails."""
+        """Return rows start to stop as a new array; raises DamagedItemError if a checksum does not match."""
 
 
 class ZarrArrayReader(ArrayReader):
-    """Reads through zarr-python: for remote stores and for codecs that the mapped reader does not know."""
+    """Read with zarr-python: for remote stores, and for codecs that the mapped reader does not support."""
 
     def __init__(self, where: str, array: Any) -> None:
         self.where = where
@@ -199,7 +201,7 @@ class ZarrArrayReader(ArrayReader):
 
 
 class MappedArrayReader(ArrayReader):
-    """Reads Zarr v3 chunks cut along the first axis, plain or zstd, with crc32c, straight from mapped files.
+    """Read Zarr v3 chunks along the first axis, raw or zstd, with crc32c, directly from mapped files.
 
     The file format is the Zarr v3 core specification: regular grid, `sharding_indexed` with the index at the end (pairs of
     little-endian offset and length, then crc32c), inner codecs `bytes`, optionally `zstd`, `crc32c`.
@@ -217,7 +219,7 @@ class MappedArrayReader(ArrayReader):
         self._row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._tail = "/0" * (len(self.shape) - 1)
         self._files: dict[int, _MappedFile] = {}
-        self._ready: dict[int, np.ndarray] = {}  # views of mapped chunks whose checksum was proved
+        self._ready: dict[int, np.ndarray] = {}  # views of mapped chunks with verified checksums
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}, "_ready": {}}
@@ -227,13 +229,13 @@ class MappedArrayReader(ArrayReader):
         rows_per_chunk, row_bytes = self._layout.rows_per_chunk, self._row_bytes
         chunk, first = divmod(start, rows_per_chunk)
         if start < stop <= start + rows_per_chunk - first and row_bytes:
-            # Most reads of small arrays lie in one chunk.
+            # Most reads of small arrays need a single chunk.
             payload = self._chunk(chunk)[first * row_bytes : (first + stop - start) * row_bytes]
             return payload.copy().view(self.dtype).reshape(shape)
-        found = np.empty(shape, self.dtype)
-        if not found.size:
-            return found
-        target = found.reshape(-1).view(np.uint8)
+        values = np.empty(shape, self.dtype)
+        if not values.size:
+            return values
+        target = values.reshape(-1).view(np.uint8)
         at, row = 0, start
         while row < stop:
             chunk, first = divmod(row, rows_per_chunk)
@@ -242,7 +244,7 @@ class MappedArrayReader(ArrayReader):
             nbytes = count * row_bytes
             target[at : at + nbytes] = payload[first * row_bytes : first * row_bytes + nbytes]
             at, row = at + nbytes, row + count
-        return found
+        return values
 
     def _chunk(self, chunk: int) -> np.ndarray:
         file_index, inner = divmod(chunk, self._layout.chunks_per_file)
@@ -259,11 +261,11 @@ class MappedArrayReader(ArrayReader):
         if offset == _MISSING or offset + length > len(file.bytes):
             raise DamagedItemError(f"Damaged array {self.where}: chunk {chunk} is missing from {file.path.name}.")
         stored = file.bytes[offset : offset + length - 4]
-        if not file.proved[inner]:
+        if not file.verified[inner]:
             expected = int.from_bytes(file.bytes[offset + length - 4 : offset + length].tobytes(), "little")
             if google_crc32c.value(stored) != expected:
                 raise DamagedItemError(f"Damaged array {self.where}: the checksum of chunk {chunk} does not match.")
-            file.proved[inner] = True
+            file.verified[inner] = True
         if not self._layout.zstd:
             if len(stored) != self._layout.rows_per_chunk * self._row_bytes:
                 raise DamagedItemError(f"Damaged array {self.where}: chunk {chunk} has {len(stored)} bytes.")
@@ -282,7 +284,7 @@ class MappedArrayReader(ArrayReader):
         return values
 
     def _let_go(self, file_index: int) -> None:
-        """Forget a file; it is closed when nobody reads from it any more."""
+        """Drop a file. It is closed when no view of it is left."""
         self._files.pop(file_index, None)
         for chunk in [chunk for chunk in list(self._ready) if chunk // self._layout.chunks_per_file == file_index]:
             self._ready.pop(chunk, None)
@@ -292,7 +294,7 @@ _mapped: deque[tuple[weakref.ref[MappedArrayReader], int]] = deque()
 
 
 def _keep_few_open(reader: MappedArrayReader, file_index: int) -> None:
-    """Note a mapped file, and let go of those that were opened first when there are many in this process."""
+    """Record a mapped file, and drop the oldest ones if this process has too many."""
     _mapped.append((weakref.ref(reader), file_index))
     while len(_mapped) > MAX_OPEN_FILES:
         oldest, index = _mapped.popleft()
@@ -302,7 +304,7 @@ def _keep_few_open(reader: MappedArrayReader, file_index: int) -> None:
 
 
 class _MappedFile:
-    """One chunk or shard file with the places of its chunks and a mark for each whose checksum was proved."""
+    """One chunk or shard file, with the offsets of its chunks and whether their checksums were verified."""
 
     def __init__(self, where: str, path: Path, layout: _Layout) -> None:
         self.path = path
@@ -333,14 +335,14 @@ class _MappedFile:
             self.offsets, self.lengths = pairs[0::2].copy(), pairs[1::2].copy()
         else:
             self.offsets, self.lengths = np.zeros(1, np.uint64), np.array([len(self.bytes)], np.uint64)
-        self.proved = np.zeros(len(self.offsets), bool)
+        self.verified = np.zeros(len(self.offsets), bool)
 
 
 class _Layout:
-    """Where chunks lie, from an array's metadata."""
+    """Layout of the chunks of an array, from its metadata."""
 
     def __init__(self, metadata: dict[str, Any]) -> None:
-        """Raises ValueError for a layout that the mapped reader does not know."""
+        """Parse the metadata; raises ValueError for a layout that the mapped reader does not support."""
         outer = metadata["chunk_grid"]["configuration"]["chunk_shape"]
         codecs = metadata["codecs"]
         self.sharded = codecs[0]["name"] == "sharding_indexed"
@@ -371,7 +373,7 @@ class _Layout:
 
 
 def _open_mapped(where: str, folder: Path, raw: bytes) -> ArrayReader | None:
-    """The array, or None for a layout that the mapped reader does not know."""
+    """Open an array; None for a layout that the mapped reader does not support."""
     try:
         metadata = json.loads(raw)
         layout = _Layout(metadata)
@@ -379,6 +381,6 @@ def _open_mapped(where: str, folder: Path, raw: bytes) -> ArrayReader | None:
     except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError, json.JSONDecodeError) as error:
         raise DamagedItemError(f"Damaged array {where}: its metadata is not that of an array ({error!r}).") from error
     except UnicodeDecodeError as error:
-        raise DamagedItemError(f"Damaged array {where}: its metadata is no text ({error.reason}).") from error
+        raise DamagedItemError(f"Damaged array {where}: its metadata is not text ({error.reason}).") from error
     except ValueError:
         return None

@@ -1,4 +1,4 @@
-"""Write the arrays of one item: rows are hashed, cut into chunks with checksums, and written as they come."""
+"""Write the arrays of one item: rows are hashed, split into chunks with checksums, and written as they arrive."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from actionprep.settings import canonical_json
 
 Codec = Literal["raw", "zstd"]
 
-# A shard is a file of many chunks, so that a store has few files; a request fetches a part of it.
+# A shard is a file of many chunks, so that a store has few files; a request reads a part of it.
 SHARD_BYTES = 32 << 20
-# A shard's index has an entry for each of its chunks, there or not: this bounds it for tiny rows.
+# The index of a shard has an entry for each chunk, even if missing: this limits its size for tiny rows.
 MAX_CHUNKS_PER_SHARD = 256
 _ZSTD_LEVEL = 3
 _ZSTD: dict[Codec, list[dict[str, Any]]] = {
@@ -29,14 +29,16 @@ _ZSTD: dict[Codec, list[dict[str, Any]]] = {
 
 
 class ItemWriter:
-    """Arrays and attributes of an item that is being made; `Store.write` hands it out and commits it.
+    """Writes the arrays and attributes of a new item; `Store.write` creates and commits it.
 
-    attributes: JSON values that go into the group beside the arrays.
-    array_metadata: by name of the array the SHA-256 of its zarr.json, once the item is closed.
+    The output is plain Zarr v3 (core specification; `sharding_indexed` with the index at the end, inner codecs `bytes`,
+    optionally `zstd`, `crc32c`). Rows are written directly, because zarr-python copies full shards first, which takes as
+    long as decoding the frames in them.
 
-    What it writes is plain Zarr v3 (core specification; `sharding_indexed` with the index at the end, inner codecs
-    `bytes`, optionally `zstd`, `crc32c`), straight from the rows that come: zarr-python gathers and copies whole shards
-    first, which takes as long as decoding the frames in them.
+    Attributes:
+        attributes: JSON values for the attributes of the group.
+        array_metadata: SHA-256 of the zarr.json of each array by name, once the item is closed.
+        nbytes: Bytes of array content so far.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,10 +60,17 @@ class ItemWriter:
         codec: Codec = "raw",
         description: str = "",
     ) -> None:
-        """Begin an array that grows along its first axis.
+        """Create an array that grows along its first axis.
 
-        shape: without the first axis. axes: names of all axes. chunk: rows of a chunk. Chunks fill shards of at most
-        about 32 MiB.
+        Args:
+            name: Name of the array.
+            shape: Shape without the first axis.
+            dtype: Data type.
+            axes: Names of all axes.
+            unit: Unit of the values, if any.
+            chunk: Rows per chunk. Chunks are packed into shards of at most about 32 MiB.
+            codec: Compression of the chunks.
+            description: Meaning of the values.
         """
         dtype = np.dtype(dtype)
         row_bytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
@@ -71,7 +80,7 @@ class ItemWriter:
         )
 
     def append(self, name: str, rows: np.ndarray) -> None:
-        """Add rows to an array that `create` began."""
+        """Append rows to an array of `create`; raises ValueError if their shape differs."""
         array = self._growing[name]
         rows = np.ascontiguousarray(rows, array.dtype)
         if rows.shape[1:] != array.shape:
@@ -89,10 +98,10 @@ class ItemWriter:
         codec: Codec = "raw",
         description: str = "",
     ) -> None:
-        """Write a whole array at once, as one chunk where it is small."""
+        """Write a complete array, as a single chunk if it is small; see `create` for the arguments."""
         values = np.asarray(values)
         if values.ndim == 0 or len(axes) != values.ndim:
-            raise ValueError(f"Array '{name}' of shape {values.shape} needs one axis name a dimension, not {axes}.")
+            raise ValueError(f"Array '{name}' of shape {values.shape} needs one axis name per dimension, got {axes}.")
         row_bytes = max(1, values[:1].nbytes)
         chunk = max(1, min(max(len(values), 1), SHARD_BYTES // row_bytes))
         self._growing[name] = _Growing(
@@ -101,7 +110,7 @@ class ItemWriter:
         self.append(name, values)
 
     def close(self) -> str:
-        """Write what is pending and the metadata; returns the digest of all content."""
+        """Write pending rows and the metadata, and return the digest of all content."""
         digests = {}
         for name, array in self._growing.items():
             self.array_metadata[name] = array.finish()
@@ -111,9 +120,9 @@ class ItemWriter:
 
 @dataclass
 class _Growing:
-    """An array on its way to the disk.
+    """An array that is being written.
 
-    chunks_per_shard: None for an array whose chunks are files of their own.
+    chunks_per_shard: None for an array with one file per chunk.
     """
 
     folder: Path
@@ -147,7 +156,7 @@ class _Growing:
             self.num_pending += len(rows) - at
 
     def finish(self) -> str:
-        """Write the last chunk, filled up with zeros, the last shard and the metadata; returns the SHA-256 of the latter."""
+        """Write the last chunk, padded with zeros, the last shard and the metadata; returns the SHA-256 of the metadata."""
         if self.num_pending:
             missing = self.rows_per_chunk - self.num_pending
             self._write_chunk([*self.pending, np.zeros((missing, *self.shape), self.dtype)])
@@ -161,9 +170,9 @@ class _Growing:
         return hashlib.sha256(metadata).hexdigest()
 
     def metadata(self) -> dict[str, Any]:
-        """What Zarr v3 says of an array."""
+        """Metadata of an array in Zarr v3."""
         chunk = [self.rows_per_chunk, *self.shape]
-        # The checksum comes last so that it covers what lies on the disk.
+        # The checksum comes last, so that it covers the bytes on the disk.
         codecs: list[dict[str, Any]] = [_bytes_codec(self.dtype), *_ZSTD[self.codec], {"name": "crc32c"}]
         if self.chunks_per_shard is not None:
             inner = {
@@ -190,7 +199,7 @@ class _Growing:
         }
 
     def digest(self) -> str:
-        """Hash of shape, type, axes and content, whatever the chunks and codec."""
+        """Return the hash of shape, type, axes and content, which does not depend on chunks and codec."""
         return array_digest(self.hash.hexdigest(), (self.num_rows, *self.shape), self.dtype, self.axes, self.unit)
 
     def _write_chunk(self, parts: list[np.ndarray]) -> None:
@@ -225,7 +234,7 @@ def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
 
 
 class _Shard:
-    """A file of chunks that ends with an index of their places: pairs of uint64 offset and length, then crc32c."""
+    """A file of chunks with an index at the end: pairs of uint64 offset and length, then crc32c."""
 
     def __init__(self, path: Path, num_chunks: int) -> None:
         self._path = path
@@ -244,14 +253,14 @@ class _Shard:
 
 
 def _add(path: Path, payloads: list[np.ndarray], *, sync: bool = False) -> None:
-    # Opened for each write, so that an item that is given up leaves no file open.
+    # Opened for each write, so that an abandoned item leaves no file open.
     with open(path, "ab", buffering=0) as file:
         for payload in payloads:
             left = payload.data
             while left:
                 left = left[file.write(left) :]
         if sync:
-            # The item will be synced when it is committed; a whole shard can go to the disk while others are made.
+            # The item is synced when it is committed; a complete shard can be synced while others are written.
             os.fsync(file.fileno())
 
 
@@ -265,6 +274,6 @@ def _crc32c(payloads: list[np.ndarray]) -> np.ndarray:
 def array_digest(
     values_hash: str, shape: tuple[int, ...], dtype: np.dtype[Any], axes: tuple[str, ...], unit: str | None
 ) -> str:
-    """The digest of an array from the hash of its values; `verify` compares it with what the writer noted."""
+    """Compute the digest of an array from the hash of its values; `verify` compares it with the recorded one."""
     facts = canonical_json([list(shape), dtype.str, list(axes), unit, values_hash])
     return hashlib.sha256(facts.encode()).hexdigest()

@@ -36,7 +36,7 @@ from actionprep.datasets.store.metadata import (
 )
 from actionprep.datasets.store.reader import DamagedItemError, ItemReader
 from actionprep.datasets.store.writer import ItemWriter, array_digest
-from actionprep.errors import SetupError, UserError, explained_disk_errors
+from actionprep.errors import SetupError, UserError, explained_disk_errors, name_list
 from actionprep.settings import canonical_json
 
 _PARTIAL = ".partial"
@@ -116,14 +116,15 @@ class _Group:
 
 
 class Store:
-    """A store on a local disk, or read from any fsspec URL ("s3://…").
+    """A store on a local disk, or a read-only store at an fsspec URL ("s3://…").
 
-    An item is known by its path in the store; metadata that names another place is damage. Symbolic links to folders
-    above the items are followed by everything: a product may be on another disk. Links inside an item are damage, and
-    nothing is written to or deleted from another store that a link leads to.
+    An item is identified by its path in the store; metadata that names another path is damage. Symbolic links to folders
+    above the items are followed, so a product may be on another disk. Links inside an item are damage. Nothing is written
+    to or deleted from another store through a link.
 
-    Raises UserError when there is no store at that place or when it was written by a newer schema, DamagedStore when the
-    metadata of its root is damaged.
+    Raises:
+        UserError: If there is no store at this path, or if a newer version wrote it.
+        DamagedStore: If the metadata of its root is damaged.
     """
 
     def __init__(self, url: str | Path, *, create: bool = False, check_root: bool = True) -> None:
@@ -131,8 +132,8 @@ class Store:
 
         Args:
             url: Folder, file:// URL, or another URL that zarr-python opens (s3://…, zip::FILE).
-            create: Whether to make a store in a folder that has none.
-            check_root: Whether to raise DamagedStore; False opens a store of which the root is damaged, for `verify`.
+            create: Whether to create a store if the folder has none.
+            check_root: Whether to raise DamagedStore; False opens a store with a damaged root, for `verify`.
         """
         self.url = without_file_scheme(str(url))
         self.path = None if "://" in self.url or "::" in self.url else Path(self.url)
@@ -158,7 +159,7 @@ class Store:
         return f"Store({self.url!r})"
 
     def items(self, product: str | None = None) -> list[ItemKey]:
-        """Keys of all committed items, sorted, damaged ones included.
+        """List the keys of all committed items, sorted, including damaged ones.
 
         Args:
             product: Only items of this product, or of several joined by "+".
@@ -204,11 +205,11 @@ class Store:
         return index
 
     def _walked_items(self) -> list[ItemKey]:
-        """Keys of all committed items, sorted, from the items themselves: proofs do not trust the index."""
+        """List the keys of all committed items from the items themselves, sorted; `verify` does not trust the index."""
         return sorted(group.key for group in self._walk() if group.is_item)
 
     def intact(self, keys: Iterable[ItemKey]) -> list[ItemKey]:
-        """Those of these items that are committed and have intact metadata, which is all that is read."""
+        """Select the committed items with intact metadata; only metadata is read."""
         snapshot, intact = self.snapshot(), []
         for key in keys:
             with suppress(DamagedItemError):
@@ -217,12 +218,12 @@ class Store:
         return intact
 
     def without_checksum(self) -> list[ItemKey]:
-        """Items of schema 1, whose metadata has no checksum: damage of it cannot be found."""
+        """List items of schema 1. Their metadata has no checksum, so its damage cannot be detected."""
         snapshot = self.snapshot()
         return [key for key in snapshot.intact(snapshot.items()) if CHECKSUM not in (snapshot.metadata(key) or {})]
 
     def products(self) -> list[str]:
-        """Names of the products that have items."""
+        """List the products that have items."""
         return sorted({key.product for key in self.items()})
 
     def has(self, product: str, recording: str, view: str = "") -> bool:
@@ -237,7 +238,9 @@ class Store:
     def item(self, product: str, recording: str, view: str = "") -> ItemReader:
         """Open an item. Readers are cached.
 
-        Raises UserError that lists available items when it is not committed, DamagedItemError when its metadata is damaged.
+        Raises:
+            UserError: If the item is not committed; the message lists the available items.
+            DamagedItemError: If its metadata is damaged.
         """
         key = ItemKey(product, recording, view)
         reader = self._readers.get(key)
@@ -245,28 +248,28 @@ class Store:
             attributes = self._current_metadata(key)
             if attributes is None:
                 raise UserError(self._no_item(key))
-            while len(self._readers) >= 256:  # a bound for the files that maps hold open
+            while len(self._readers) >= 256:  # limits the number of open mapped files
                 self._readers.pop(next(iter(self._readers)))
             reader = self._readers[key] = ItemReader(key.path, self._files, attributes)
         return reader
 
     def require_local(self) -> Path:
-        """The store's folder; raises UserError for one behind a URL, which can only be read."""
+        """Return the folder of the store; raises UserError for a URL, which is read-only."""
         if self.path is None:
             raise UserError(
-                f"The store {self.url} can only be read: an object store cannot move an item into place.\n"
+                f"The store {self.url} is read-only: an object store cannot move an item into place.\n"
                 "Set 'store' under [study] in actionprep.toml to a folder of this machine, build there, then copy that "
-                "folder to the URL with your storage's own tool."
+                "folder to the URL with the tool of your storage."
             )
         return self.path
 
     def forget_readers(self) -> None:
-        """Open items again on their next use, since another process may have replaced them."""
+        """Reopen items on their next use, because another process may have replaced them."""
         self._readers.clear()
 
     @contextmanager
     def claimed(self, claim: LockClaim | None) -> Iterator[None]:
-        """Within the block, commit items only while this lock is held."""
+        """Commit items within the block only while this lock is held."""
         before, self._claim = self._claim, claim
         try:
             yield
@@ -283,7 +286,7 @@ class Store:
 
         Raises:
             LockLostError: If another builder took over the lock of `claimed`.
-            SetupError: If the disk refuses, or if somebody removed the store.
+            SetupError: If the disk reports an error, or if the store was removed.
         """
         key = ItemKey(product, recording, view)
         path = self.require_local()
@@ -313,7 +316,7 @@ class Store:
 
     @contextmanager
     def _explained_removal(self) -> Iterator[None]:
-        """Explain files that vanish while an item is written: a new owner of the lock clears the drafts of others."""
+        """Explain files that disappear during a write: a new owner of the lock deletes the drafts of others."""
         assert self.path is not None
         self._require_root()
         try:
@@ -325,7 +328,7 @@ class Store:
             if error.filename is not None and str(self.path / _PARTIAL) in os.fsdecode(error.filename):
                 raise SetupError(
                     f"Another program deleted {os.fsdecode(error.filename)} while it was written.\n"
-                    f"Leave {self.path / _PARTIAL} alone during a build. Every committed item is whole; run the same "
+                    f"Do not touch {self.path / _PARTIAL} during a build. Committed items are complete; run the same "
                     "command again."
                 ) from error
             raise
@@ -334,14 +337,15 @@ class Store:
         assert self.path is not None
         if not (self.path / "zarr.json").exists():
             raise SetupError(
-                f"The store {self.path} was removed during the build: its zarr.json does not exist any more.\n"
-                "Bring it back, or run the same command again to build a new store."
+                f"The store {self.path} was removed during the build: its zarr.json no longer exists.\n"
+                "Restore it, or run the same command again to build a new store."
             )
 
     def remove(self, key: ItemKey) -> None:
-        """Delete one item; raises UserError where the store has no item of this key.
+        """Delete an item. If the item is a link, only the link is deleted.
 
-        Of an item that is a link, the link is deleted and what it leads to stays.
+        Raises:
+            UserError: If the store has no such item.
         """
         path = self.require_local()
         self._readers.pop(key, None)
@@ -368,9 +372,10 @@ class Store:
                 _clear_drafts(partial)
 
     def digest(self) -> str:
-        """Return one hash of all content. It is equal for equal builds, for any workers, order and interruptions.
+        """Return one hash of all content. Equal builds have equal hashes, for any workers, order and interruptions.
 
-        Raises DamagedItemError when the metadata of an item is damaged.
+        Raises:
+            DamagedItemError: If the metadata of an item is damaged.
         """
         digests = sorted([key.path, str((self.metadata(key) or {})["digest"])] for key in self._walked_items())
         return hashlib.sha256(canonical_json(digests).encode()).hexdigest()
@@ -413,9 +418,10 @@ class Store:
                 yield Damage(key, str(error))
 
     def repair_folders(self, damage: Iterable[Damage]) -> None:
-        """Write the metadata of damaged folders and of the root again; the holder of the build lock may call this.
+        """Rewrite the metadata of damaged folders and of the root. The caller must hold the build lock.
 
-        Raises UserError where a link leads into another store or to another place of this one.
+        Raises:
+            UserError: If a link leads into another store or to another path of this one.
         """
         path = self.require_local()
         with explained_disk_errors(path):
@@ -429,20 +435,22 @@ class Store:
         if not others:
             return (
                 f"The store {self.url} has no product '{key.product}'. It has {', '.join(self.products()) or 'nothing yet'}."
-                f"\nMake it with 'actionprep build {key.product}' in the study folder."
+                f"\nBuild it with 'actionprep build {key.product}' in the study folder."
             )
         views = [other.view for other in others if other.recording == key.recording]
         if views:
             listed = ", ".join(views)
             return f"No '{key.product}' of view '{key.view}' of recording '{key.recording}'. It has views {listed}."
-        some = ", ".join(sorted({other.recording for other in others})[:5])
-        return f"No '{key.product}' of recording '{key.recording}' in {self.url}. There are {some} …"
+        available = name_list(sorted({other.recording for other in others}))
+        return f"No '{key.product}' of recording '{key.recording}' in {self.url}. Available: {available}."
 
     def metadata(self, key: ItemKey) -> dict[str, Any] | None:
-        """Attributes of a committed item (fingerprint, digest, nbytes, provenance, stage), else None.
+        """Return the attributes of a committed item (fingerprint, digest, nbytes, provenance, stage), else None.
 
-        Raises DamagedItemError when they are not what was written, UserError for a key that cannot name an item, and
-        SetupError where the way to the item is a symbolic link to something that is not there.
+        Raises:
+            DamagedItemError: If they differ from what was written.
+            UserError: If the key is not a valid name of an item.
+            SetupError: If a symbolic link on the path is broken.
         """
         try:
             return self._checked_attributes(key)
@@ -455,7 +463,7 @@ class Store:
             raise DamagedItemError(f"{error} Run 'actionprep verify --repair' to rebuild it.") from None
 
     def _current_metadata(self, key: ItemKey) -> dict[str, Any] | None:
-        """Attributes of a committed item as they are now, to open it."""
+        """Return the current attributes of a committed item, to open it."""
         return self.metadata(key)
 
     def _checked_attributes(self, key: ItemKey) -> dict[str, Any]:
@@ -473,21 +481,22 @@ class Store:
             raise UserError(f"{path!r:.80} cannot name an item below the store {self.url}: {problem}.")
 
     def _is_alias(self, path: str) -> bool:
-        """Whether a path is, through a symbolic link, another place of this store. What is there belongs to that place."""
+        """Whether a path is a symbolic link to another path of this store, which owns the content."""
         if self.path is None:
             return False
         root, real = Path(os.path.realpath(self.path)), Path(os.path.realpath(self.path / path))
         return real.is_relative_to(root) and real != root / path
 
     def _is_inside(self, path: str) -> bool:
-        """Whether no symbolic link on the way to a path leads out of the store."""
+        """Whether no symbolic link on a path leads out of the store."""
         return self.path is None or Path(os.path.realpath(self.path / path)).is_relative_to(os.path.realpath(self.path))
 
     def _own_place(self, key: ItemKey) -> Path:
-        """Folder of an item that will be written or deleted.
+        """Return the folder of an item that will be written or deleted.
 
-        Raises UserError where a link on the way leads into another store or to another place of this one, and
-        SetupError where it leads nowhere.
+        Raises:
+            UserError: If a link on the path leads into another store or to another path of this one.
+            SetupError: If a link on the path is broken.
         """
         place = self._own_path(key.path)
         is_other = os.path.lexists(place) and not (place.is_symlink() or _is_like_an_item(place))
@@ -499,10 +508,11 @@ class Store:
         return place
 
     def _own_path(self, name: str) -> Path:
-        """Path of a file or folder that will be written or deleted, by its path in the store.
+        """Return the path of a file or folder that will be written or deleted, from its path in the store.
 
-        Raises UserError where a link on the way leads into another store or to another place of this one, and
-        SetupError where it leads nowhere.
+        Raises:
+            UserError: If a link on the path leads into another store or to another path of this one.
+            SetupError: If a link on the path is broken.
         """
         self._check_path(name)
         root = self.require_local()
@@ -525,7 +535,7 @@ class Store:
         return place
 
     def _aside(self, place: Path) -> Path:
-        """A new path for an item on its way to or from `place`, on the disk that `place` is on."""
+        """Return a new temporary path for an item, on the same disk as `place`."""
         assert self.path is not None
         base = folder = self.path
         device = folder.stat().st_dev
@@ -542,7 +552,7 @@ class Store:
         return partial / f"{os.getpid()}-{uuid.uuid4().hex}"
 
     def _refuse_links(self, key: ItemKey) -> None:
-        """Raise DamagedItemError for an item with a link inside: what is read through it is not what was committed."""
+        """Raise DamagedItemError if an item contains a link, because its content may differ from what was committed."""
         if self.path is None:
             return
         for folder, names, files in os.walk(self.path / key.path):
@@ -551,11 +561,11 @@ class Store:
                     raise DamagedItemError(f"Damaged item {key}: {os.path.join(folder, name)} is a symbolic link.")
 
     def _walk(self, path: str = "", *, known: Index | None = None) -> Iterator[_Group]:
-        """The group at a path and those below it, down to items, through symbolic links to folders.
+        """Yield the group at a path and those below it, down to items, through symbolic links to folders.
 
         Args:
-            path: Where to begin.
-            known: An index. Items and folders that did not change since are not opened.
+            path: Path to start at.
+            known: An index. Items and folders that have not changed since are not opened.
         """
         root = self.path
         if path:
@@ -566,7 +576,7 @@ class Store:
 
         def read(folder: str) -> tuple[Signature | None, bytes | None]:
             name = _join(folder, "zarr.json")
-            # Before the content: a file that is replaced in between then counts as changed.
+            # Read before the content, so that a file replaced in between counts as changed.
             signature = None if known is None or root is None else Signature.of(f"{root}/{name}")
             is_known = known is not None and known.is_folder(folder, signature)
             return signature, _FOLDER if is_known else self._files.read(name)
@@ -759,7 +769,7 @@ class Snapshot(Store):
         return self.items()
 
     def _own_path(self, name: str) -> Path:
-        raise RuntimeError(f"A snapshot of a store can only be read; write {name} through the Store.")
+        raise RuntimeError(f"A snapshot of a store is read-only; write {name} through the Store.")
 
 
 def without_file_scheme(url: str) -> str:

@@ -22,7 +22,7 @@ from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource
 from actionprep.pipeline.opening import InputFile
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemReader
+    from actionprep.datasets.store.reader import ItemReader
     from actionprep.pipeline.mask_sources.settings import MasksSettings
     from actionprep.pipeline.stage import FrameBlock, ViewSource
 
@@ -110,7 +110,7 @@ class FileMasks(MaskSource):
         import cv2
 
         self._resized += 1
-        scaled = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+        scaled: np.ndarray = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
         return scaled.astype(bool)
 
 
@@ -167,7 +167,7 @@ class _Numbered(_Masks):
         if file is None:
             return None
         if file.suffix == ".png":
-            return _foreground(_read_png(file), self._settings)
+            return _foreground(read_mask_png(file), self._settings)
         with _Array.open(file, self._settings.key) as array:
             if len(array.shape) > 2 and any(extent != 1 for extent in array.shape[:-2]):
                 raise InputError(
@@ -277,7 +277,7 @@ class _Constant(_Masks):
 
     def __init__(self, file: Path, settings: MasksSettings) -> None:
         self._file = file
-        self._mask = _foreground(_read_png(file), settings)
+        self._mask = _foreground(read_mask_png(file), settings)
 
     def __len__(self) -> int:
         return 1
@@ -408,7 +408,7 @@ def _open(settings: MasksSettings, source: ViewSource) -> _Masks:
     )
 
 
-def _read_png(file: Path) -> np.ndarray:
+def read_mask_png(file: Path) -> np.ndarray:
     """Read object ids of shape (H, W). In an image with a palette, the indices are the ids."""
     from PIL import Image, UnidentifiedImageError
 

@@ -13,7 +13,7 @@ from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource
 from actionprep.pipeline.shrink import shrink
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemReader
+    from actionprep.datasets.store.reader import ItemReader
     from actionprep.pipeline.mask_sources.settings import MasksSettings
     from actionprep.pipeline.stage import FrameBlock, ViewSource
 

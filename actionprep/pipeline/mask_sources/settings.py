@@ -15,15 +15,15 @@ class MasksSettings(StageSettings):
 
     source: str = option(
         "motion",
-        "Where masks come from: motion (for a camera that stands still), files (as DEVA and SAM 2 write them).",
+        "Where masks come from: motion (for a static camera), files (as DEVA and SAM 2 write them).",
     )
     files: str = option(
         "",
-        "For source files: pattern with {recording} and {view} that leads to a folder of PNG or npz, one a frame, to one "
-        "npz, or to a mask video.",
+        "For source files: pattern with {recording} and {view} of a folder with one PNG or npz per frame, of one npz, or "
+        "of a mask video.",
         names="file",
     )
-    ids: tuple[int, ...] = option((), "For source files: which object ids are foreground; none named: all but 0.")
+    ids: tuple[int, ...] = option((), "For source files: object ids of the foreground. Empty: all but 0.")
     key: str = option("", "For source files: name of the array in npz files; empty: arr_0, or the only one.")
     first_number: int | None = option(
         None,
@@ -37,11 +37,9 @@ class MasksSettings(StageSettings):
         False, "For source files: scale masks of another size to the frames, nearest pixel (counted)."
     )
     window: float = option(
-        1.0, "For source motion: movement is sought this many seconds before and after a frame.", gt=0, le=10
+        1.0, "For source motion: seconds before and after a frame in which to look for motion.", gt=0, le=10
     )
-    background: float = option(
-        20.0, "For source motion: seconds after which a thing that stands still is background.", gt=0
-    )
+    background: float = option(20.0, "For source motion: seconds after which a static object becomes background.", gt=0)
     threshold: float = option(
         16.0, "For source motion: gray levels of 255 that count as change, above the noise.", gt=0
     )

@@ -12,7 +12,7 @@ import numpy as np
 from actionprep.registry import Entry, Registry
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemReader
+    from actionprep.datasets.store.reader import ItemReader
     from actionprep.pipeline.mask_sources.settings import MasksSettings
     from actionprep.pipeline.stage import FrameBlock, Input, ViewSource
 

@@ -1,4 +1,4 @@
-"""Point trackers, one file for each family."""
+"""Point trackers, one module per family."""
 
 from actionprep.pipeline.trackers.tracker import TRACKERS, PointTracker, PointTracks
 

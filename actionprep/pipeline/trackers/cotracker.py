@@ -1,4 +1,4 @@
-"""CoTracker 3 (offline, online) and CoTracker 2 through torch.hub: their code stays where it is, pinned to a commit."""
+"""CoTracker 3 (offline, online) and CoTracker 2 through torch.hub, pinned to a commit."""
 
 from __future__ import annotations
 
@@ -33,16 +33,18 @@ NETWORK_TIMEOUT_S = 20.0
 
 
 class _CoTracker(PointTracker):
-    """What the three share: where code and weights are, and how a window goes through the network.
+    """Base class of the CoTracker models: finds code and weights, and runs a window through the network.
 
-    The network is called below the predictor of the repository, because the predictor returns visibility as a bit, by
-    two different rules. We store visibility and confidence as they come and keep the rule beside them. As in the
-    predictor, frames are scaled to 384x512 with aligned corners, a 6x6 grid of support points is tracked along, six
-    updates are made, and in the frame of its query a point is where the query says, visible. Otherwise than there, the
-    support points start in the frame of the first query.
+    The network is called directly, because the predictor of the repository returns visibility as a boolean, by two
+    different rules. Visibility and confidence are stored unchanged, together with the rule. As in the predictor, frames
+    are resized to 384x512 with aligned corners, a 6x6 grid of support points is tracked too, the network runs six
+    iterations, and a point is visible at the query position in the frame of its query. Unlike there, support points start
+    in the frame of the first query.
 
-    Karaev et al., "CoTracker3: Simpler and Better Point Tracking by Pseudo-Labeling Real Videos", 2024, and "CoTracker:
-    It is Better to Track Together", ECCV 2024. Code and weights are CC BY-NC 4.0; none of it is part of this package.
+    References:
+        Karaev et al., "CoTracker3: Simpler and Better Point Tracking by Pseudo-Labeling Real Videos", 2024, and
+        "CoTracker: It is Better to Track Together", ECCV 2024. Code and weights are CC BY-NC 4.0; neither is part of this
+        package.
     """
 
     needs = "rgb"
@@ -64,7 +66,7 @@ class _CoTracker(PointTracker):
         }
 
     @classmethod
-    def is_at_hand(cls, settings: TracksSettings) -> bool:
+    def is_available(cls, settings: TracksSettings) -> bool:
         code = settings.path(settings.repo) if settings.repo else _hub_code_folder()
         weights = settings.path(settings.checkpoint) if settings.checkpoint else _hub_checkpoints() / cls.weights
         return (code / "hubconf.py").is_file() and weights.is_file()
@@ -78,7 +80,7 @@ class _CoTracker(PointTracker):
         except torch.OutOfMemoryError:
             raise SetupError(
                 f"{self.title} ran out of memory on {self._device()} with {len(frames)} frames and {len(queries)} "
-                'points at a time. Make tracks.window or tracks.grid smaller, or set tracks.device = "cpu".'
+                'points at a time. Reduce tracks.window or tracks.grid, or set tracks.device = "cpu".'
             ) from None
 
     def _track(
@@ -127,14 +129,14 @@ class _CoTracker(PointTracker):
         return PointTracks(xy, visibility, confidence)
 
     def _passes(self, seed: np.ndarray, num_frames: int, *, both_ways: bool) -> Iterator[tuple[int, int, str]]:
-        """First and last frame of each run through the network, and which side of the queries it fills."""
+        """Yield first and last frame of each pass through the network, and which side of the queries it fills."""
         yield int(seed.min()), num_frames - 1, "after"
         if both_ways and seed.max() > 0:
             yield int(seed.max()), 0, "before"
 
     @abstractmethod
     def _run(self, model: Any, video: torch.Tensor, queries: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(1, T, N, 2) px at 384x512, visibility and confidence (1, T, N) in [0, 1]."""
+        """Return positions (1, T, N, 2) in pixels at 384x512, and visibility and confidence (1, T, N) in [0, 1]."""
 
     def _device(self) -> str:
         import torch
@@ -149,7 +151,7 @@ class _CoTracker(PointTracker):
 
 
 class CoTracker3Offline(_CoTracker):
-    """CoTracker 3 offline: sees all frames of a window at once, in both directions."""
+    """CoTracker 3 offline: reads all frames of a window at once, in both directions."""
 
     name = "cotracker3_offline"
     title = "CoTracker 3"
@@ -158,7 +160,7 @@ class CoTracker3Offline(_CoTracker):
     visible_above = 0.9
 
     def _passes(self, seed: np.ndarray, num_frames: int, *, both_ways: bool) -> Iterator[tuple[int, int, str]]:
-        # The network itself looks both ways, so that one run does.
+        # The network itself is bidirectional, so one pass is enough.
         if both_ways:
             yield 0, num_frames - 1, "all"
         else:
@@ -169,7 +171,7 @@ class CoTracker3Offline(_CoTracker):
 
 
 class CoTracker3Online(_CoTracker):
-    """CoTracker 3 online: goes through a window 16 frames at a time, so that memory does not grow with the window."""
+    """CoTracker 3 online: reads a window 16 frames at a time, so that memory does not grow with the window."""
 
     name = "cotracker3_online"
     title = "CoTracker 3"
@@ -188,7 +190,7 @@ class CoTracker3Online(_CoTracker):
 
 
 class CoTracker2(_CoTracker):
-    """CoTracker 2, windows of 8 frames; it gives no confidence (stored as 1)."""
+    """CoTracker 2, with windows of 8 frames; it has no confidence (stored as 1)."""
 
     name = "cotracker2"
     title = "CoTracker 2"
@@ -200,7 +202,7 @@ class CoTracker2(_CoTracker):
         import torch
 
         num_frames = video.shape[1]
-        # Fewer frames than its own window and the network makes no pass at all: repeat the last one.
+        # With fewer frames than its own window, the network makes no pass: repeat the last frame.
         short = max(model.window_len - num_frames, 0)
         video = torch.cat([video, video[:, -1:].expand(-1, short, -1, -1, -1)], dim=1)
         xy, visibility = model(video=video, queries=queries, iters=ITERATIONS)[:2]
@@ -208,9 +210,15 @@ class CoTracker2(_CoTracker):
 
 
 def cotracker_grid(size: int, height: int, width: int) -> np.ndarray:
-    """The regular grid of CoTracker: (size * size, 2) float32 (x, y), row by row, width/64 px from every edge.
+    """Return the regular grid of CoTracker, width/64 pixels from every edge; a single point is at the center.
 
-    One point alone stands in the middle.
+    Args:
+        size: Points per row and column.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        Points (x, y), row by row, float32 of shape (size * size, 2).
     """
     if size == 1:
         return np.array([[width / 2, height / 2]], np.float32)
@@ -222,7 +230,7 @@ def cotracker_grid(size: int, height: int, width: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _load(kind: type[_CoTracker], code: Path, weights: Path, weights_mtime_ns: int, device: str) -> Any:
-    """The predictor of the hub repository with its weights, on the device."""
+    """Load the predictor of the hub repository with its weights onto the device."""
     import torch
 
     try:
@@ -230,7 +238,7 @@ def _load(kind: type[_CoTracker], code: Path, weights: Path, weights_mtime_ns: i
     except (ImportError, RuntimeError, AttributeError, TypeError) as error:
         raise SetupError(
             f"The code of {kind.title} in {code} does not load: {error}. Expected the repository {HUB_REPO} at commit "
-            f"{HUB_COMMIT[:7]}, which needs torch and numpy only. Get that commit, or use --tracker lk."
+            f"{HUB_COMMIT[:7]}, which only needs torch and numpy. Get that commit, or use --tracker lk."
         ) from error
     damage = zip_damage(weights)
     if damage is not None:
@@ -239,14 +247,14 @@ def _load(kind: type[_CoTracker], code: Path, weights: Path, weights_mtime_ns: i
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UserError(
-            f"{weights} is not loaded: it holds more than weights, or is no checkpoint at all, and loading it could "
+            f"{weights} was not loaded: it contains more than weights, or is not a checkpoint, and loading it could "
             f"run code. Expected the file {kind.weights} of {kind.title} as its authors publish it. "
             f"Get it from {_weights_url(kind)}. ({str(error).splitlines()[0]})"
         ) from None
     except (RuntimeError, EOFError, OSError) as error:
         raise UserError(
             f"{weights} cannot be read as a checkpoint: {(str(error) or 'it ends early').splitlines()[0]} "
-            f"Expected the file {kind.weights} of {kind.title}. Get it anew from {_weights_url(kind)}."
+            f"Expected the file {kind.weights} of {kind.title}. Download it again from {_weights_url(kind)}."
         ) from None
     if isinstance(state, dict) and "model" in state:
         state = state["model"]
@@ -255,13 +263,13 @@ def _load(kind: type[_CoTracker], code: Path, weights: Path, weights_mtime_ns: i
     except (RuntimeError, TypeError, AttributeError) as error:
         raise UserError(
             f"{weights} does not fit {kind.title} as '{kind.name}': {str(error).splitlines()[0]} "
-            f"Expected {kind.weights}; give --tracker the model that the file belongs to."
+            f"Expected {kind.weights}. Set --tracker to the model of the file."
         ) from None
     return predictor.to(device)
 
 
 def _find_code(kind: type[_CoTracker], settings: TracksSettings) -> Path:
-    """Folder with the repository's hubconf.py; fetched at the pinned commit where there is a network."""
+    """Return the folder with the repository's hubconf.py. It is downloaded at the pinned commit if missing."""
     if settings.repo:
         folder = settings.path(settings.repo).resolve()
         if not (folder / "hubconf.py").is_file():
@@ -273,16 +281,16 @@ def _find_code(kind: type[_CoTracker], settings: TracksSettings) -> Path:
 
         try:
             with _network():
-                # A full commit hash names its content, so that there is no branch or tag to validate.
+                # A full commit hash identifies the content, so there is no branch or tag to validate.
                 torch.hub.list(f"{HUB_REPO}:{HUB_COMMIT}", skip_validation=True, trust_repo=True, verbose=False)
         except (OSError, RuntimeError) as error:
-            looked = f"{folder} and in tracks.repo (not set); fetching it failed: {error}"
+            looked = f"{folder} and in tracks.repo (not set); download failed: {error}"
             raise SetupError(_missing(kind, "code", looked)) from None
     return folder
 
 
 def _find_weights(kind: type[_CoTracker], settings: TracksSettings) -> Path:
-    """File with the weights; fetched where there is a network."""
+    """Return the file with the weights. It is downloaded if missing."""
     if settings.checkpoint:
         file = settings.path(settings.checkpoint).resolve()
         if not file.is_file():
@@ -297,7 +305,7 @@ def _find_weights(kind: type[_CoTracker], settings: TracksSettings) -> Path:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 torch.hub.download_url_to_file(_weights_url(kind), str(file), progress=False)
         except (OSError, RuntimeError) as error:
-            looked = f"{kind.weights} in {file.parent} and in tracks.checkpoint (not set); fetching it failed: {error}"
+            looked = f"{kind.weights} in {file.parent} and in tracks.checkpoint (not set); download failed: {error}"
             raise SetupError(_missing(kind, "weights", looked)) from None
     return file
 
@@ -308,7 +316,7 @@ def _missing(kind: type[_CoTracker], what: str, looked_for: str) -> str:
         "weights": ("its weights", "put the file there", f'checkpoint = "…/{kind.weights}"'),
     }[what]
     return (
-        f"{kind.title} needs {name}, and {'it is' if what == 'code' else 'they are'} not here.\n"
+        f"{kind.title} needs {name}, which {'was' if what == 'code' else 'were'} not found.\n"
         f"  looked for   {looked_for}\n"
         f"  do one of    {put} · set tracks.{key} in actionprep.toml · run once with internet access\n"
         f"  or use       --tracker lk, which needs no weights"
@@ -335,7 +343,7 @@ def _hub_checkpoints() -> Path:
 def _network() -> Iterator[None]:
     if os.environ.get("ACTIONPREP_OFFLINE"):
         raise OSError("ACTIONPREP_OFFLINE is set")
-    # torch.hub opens its connections without a limit: behind a silent firewall it would hang for ever.
+    # torch.hub opens connections without a timeout: behind a firewall that drops packets it would hang forever.
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_TIMEOUT_S)
     try:
@@ -351,7 +359,7 @@ def _hash_of_file(file: Path, mtime_ns: int) -> str:
 
 
 def _hash_of_code(folder: Path) -> str:
-    """Hash of the Python files that tracking uses: hubconf.py and the package beside it."""
+    """Hash the Python files that tracking uses: hubconf.py and the package next to it."""
     files = [folder / "hubconf.py", *sorted((folder / "cotracker").rglob("*.py"))]
     parts = [f"{file.relative_to(folder).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -12,25 +12,27 @@ from actionprep.pipeline.trackers.tracker import PointTracker, PointTracks
 if TYPE_CHECKING:
     from actionprep.pipeline.trackers.settings import TracksSettings
 
-GIVEN_UP = 0.05
+LOST_BELOW = 0.05
 MARGIN = 64
-"""Pixels around the points of a step that are looked at: no point that can be followed moves as far in one frame."""
+"""Pixels around the points that each step reads. Points that can be tracked move less than this in one frame."""
 
 
 class LucasKanade(PointTracker):
     """Pyramidal Lucas–Kanade with forward–backward check: fast on any CPU, no weights.
 
-    Every point is followed from frame to frame, and from its new place back again. The distance e between where it
-    started and where it came back to is the forward–backward error of that step (Kalal, Mikolajczyk, Matas,
-    "Forward-Backward Error: Automatic Detection of Tracking Failures", ICPR 2010, here per step instead of per track).
-    With the limit L = `forward_backward`,
+    Each point is tracked to the next frame, and from there back again. The distance e between the start and the point that
+    it returns to is the forward–backward error of the step. With the limit L = `forward_backward`,
 
         confidence = 1 / (1 + (e / L)^2)         of this step
         visibility = smallest confidence of all steps since the query
 
-    so that 0.5 means e = L, the errors can be had back for another limit, and a point that was lost once stays lost: after
-    an occlusion Lucas–Kanade follows whatever covered the point. A point whose visibility is under 0.05 (e > 4.4 L) is no
-    longer followed and stays where it was, with 0 for both; so does one that leaves the picture, at once.
+    so 0.5 means e = L, and the errors for another limit can be recovered. A lost point stays lost, because after an
+    occlusion Lucas–Kanade tracks whatever covered the point. A point with a visibility below 0.05 (e > 4.4 L), or outside
+    the frame, is no longer tracked: it keeps its last position, with 0 for both.
+
+    References:
+        Kalal, Mikolajczyk and Matas, "Forward-Backward Error: Automatic Detection of Tracking Failures", ICPR 2010. The
+        error is computed per step here, not per track.
     """
 
     needs = "gray"
@@ -50,43 +52,75 @@ class LucasKanade(PointTracker):
         confidence[seed, np.arange(num_points)] = visibility[seed, np.arange(num_points)] = 1
         forward = [(t, t + 1, seed <= t) for t in range(num_frames - 1)]
         backward = [(t, t - 1, seed >= t) for t in range(num_frames - 1, 0, -1)]
-        for here, there, begun in forward + (backward if both_ways else []):
-            xy[there, begun] = xy[here, begun]
-            followed = begun & (visibility[here] >= GIVEN_UP)
-            if followed.any():
-                xy[there, followed], error = self._step(frames[here], frames[there], xy[here, followed])
-                confidence[there, followed] = 1 / (1 + (error / self.settings.forward_backward) ** 2)
-                visibility[there, followed] = np.minimum(visibility[here, followed], confidence[there, followed])
+        for source, target, has_started in forward + (backward if both_ways else []):
+            xy[target, has_started] = xy[source, has_started]
+            active = has_started & (visibility[source] >= LOST_BELOW)
+            if active.any():
+                xy[target, active], error = self._step(frames[source], frames[target], xy[source, active])
+                confidence[target, active] = 1 / (1 + (error / self.settings.forward_backward) ** 2)
+                visibility[target, active] = np.minimum(visibility[source, active], confidence[target, active])
+            self._correct(frames, seed, target, has_started, xy, visibility, confidence)
         return PointTracks(xy, visibility, confidence)
 
+    def _correct(
+        self,
+        frames: Sequence[np.ndarray],
+        seed: np.ndarray,
+        target: int,
+        has_started: np.ndarray,
+        xy: np.ndarray,
+        visibility: np.ndarray,
+        confidence: np.ndarray,
+    ) -> None:
+        """Change the positions, visibility and confidence in frame `target` in place; nothing here.
+
+        Args:
+            frames: T frames.
+            seed: Frame of the query of each point, shape (N,).
+            target: The frame that was reached.
+            has_started: Points to change, bool of shape (N,).
+            xy: Positions, shape (T, N, 2).
+            visibility: Visibility, shape (T, N).
+            confidence: Confidence, shape (T, N).
+        """
+
     def _step(self, here: np.ndarray, there: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions (N, 2) in the next picture and forward–backward errors (N,), infinite where the point is lost."""
+        """Return positions (N, 2) in the next frame and forward–backward errors (N,), infinite for lost points."""
         height, width = there.shape
-        # Pyramids are made of the part with points only, cut where pixels of the coarsest level begin.
+        # Build pyramids only for the region with points, aligned to pixels of the coarsest level.
         grain = 2 ** (self.settings.levels - 1)
         low = ((xy.min(axis=0) - MARGIN) // grain * grain).clip(0).astype(int)
         left, top = low
         right, bottom = np.minimum(xy.max(axis=0) + MARGIN, (width, height)).astype(int)
         here, there = here[top:bottom, left:right], there[top:bottom, left:right]
         start = xy - low.astype(np.float32)
-        moved, found = self._flow(here, there, start)
-        returned, found_back = self._flow(there, here, moved)
+        moved, is_tracked = self._flow(here, there, start)
+        returned, is_tracked_back = self._flow(there, here, moved)
         error = np.linalg.norm(returned - start, axis=1)
         moved += low
         inside = (moved >= -0.5).all(axis=1) & (moved <= (width - 0.5, height - 0.5)).all(axis=1)
-        kept = found & inside
-        return np.where(kept[:, None], moved, xy), np.where(kept & found_back, error, np.inf)
+        kept = is_tracked & inside
+        return np.where(kept[:, None], moved, xy), np.where(kept & is_tracked_back, error, np.inf)
 
-    def _flow(self, here: np.ndarray, there: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _flow(
+        self,
+        here: np.ndarray,
+        there: np.ndarray,
+        xy: np.ndarray,
+        *,
+        guess: np.ndarray | None = None,
+        levels: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         import cv2
 
-        moved, found, _ = cv2.calcOpticalFlowPyrLK(
+        moved, status, _ = cv2.calcOpticalFlowPyrLK(
             here,
             there,
             np.ascontiguousarray(xy).reshape(-1, 1, 2),
-            None,
+            guess if guess is None else np.array(guess, np.float32).reshape(-1, 1, 2),
             winSize=(self.settings.patch, self.settings.patch),
-            maxLevel=self.settings.levels - 1,
+            maxLevel=(self.settings.levels if levels is None else levels) - 1,
             criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03),
+            flags=0 if guess is None else cv2.OPTFLOW_USE_INITIAL_FLOW,
         )
-        return moved.reshape(-1, 2), found.reshape(-1).astype(bool)
+        return moved.reshape(-1, 2), status.reshape(-1).astype(bool)

@@ -11,43 +11,45 @@ from actionprep.settings import StageSettings, option
 
 
 class TracksSettings(StageSettings):
-    """Follow points through windows of frames, seeded on the foreground of each window."""
+    """Track points through windows of frames, starting on the foreground of each window."""
 
-    tracker: str = option("lk", "lk (no weights), cotracker3_offline, cotracker3_online or cotracker2.")
+    tracker: str = option("lk", "lk or lk_anchored (no weights), cotracker3_offline, cotracker3_online or cotracker2.")
     grid: int = option(20, "Grid size G: up to G x G points in each window.", ge=1, le=256)
-    window: int = option(16, "Frames in a window.", ge=2, le=1024)
+    window: int = option(16, "Frames per window.", ge=2, le=1024)
     stride: int = option(8, "Frames from the start of one window to the next; at most the window.", ge=1)
     rate: float | None = option(
-        None, "Track this many frames a second, the nearest to each tick, and leave out the rest; not set: all.", gt=0
+        None, "Track this many frames per second, the nearest to each tick, and skip the others. Not set: all.", gt=0
     )
-    seed_at: Literal["middle", "first"] = option("middle", "The frame of a window in which its points start.")
-    direction: Literal["both", "forward"] = option("both", "Follow points both ways from their start, or forward only.")
+    seed_at: Literal["middle", "first"] = option("middle", "Frame of a window in which its points start.")
+    direction: Literal["both", "forward"] = option(
+        "both", "Track points in both directions from their start, or forward only."
+    )
     seeding: Literal["mask", "box", "frame", "whole-frame"] = option(
         "mask",
-        "Where points start: mask spreads them over the foreground; box lays a grid over its box and frame over the "
-        "frame, as CoTracker does, both kept only where there is foreground; whole-frame does without masks.",
+        "Where points start: mask spreads them over the foreground; box places a grid over its box and frame over the "
+        "frame, as CoTracker does, and both keep only points on the foreground; whole-frame does not use masks.",
     )
     empty: Literal["nothing", "whole-frame"] = option(
-        "nothing", "When there is no foreground to start on: no points, or the grid over the frame. Either is counted."
+        "nothing", "If a window has no foreground: no points, or the grid over the frame. Such windows are counted."
     )
     short_side: int = option(
-        480, "Shrink frames to this short side to track; results stay in pixels of the video; 0: never.", ge=0
+        480, "Downscale frames to this short side for tracking; results are in pixels of the video; 0: never.", ge=0
     )
     forward_backward: float = option(
         1.0, "For lk: forward–backward error, in pixels of the tracked frame, at which a point counts as lost.", gt=0
     )
     patch: int = option(
-        11, "For lk: side of the square patch that is followed, in pixels of the tracked frame.", ge=5, le=63
+        11, "For lk: side of the square patch that is tracked, in pixels of the tracked frame.", ge=5, le=63
     )
     levels: int = option(4, "For lk: pyramid levels.", ge=1, le=8)
     checkpoint: str = option(
         "",
-        "For CoTracker: path of its weights, from the study folder; empty: torch.hub's, fetched when missing.",
+        "For CoTracker: path of its weights, relative to the study folder; empty: torch.hub's, downloaded if missing.",
         names="file",
     )
     repo: str = option(
         "",
-        "For CoTracker: folder with its code, from the study folder; empty: torch.hub's, fetched at a pinned commit.",
+        "For CoTracker: folder with its code, relative to the study folder; empty: torch.hub's, at a pinned commit.",
         names="code",
     )
     device: str = option("auto", "For CoTracker: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -68,5 +70,5 @@ class TracksSettings(StageSettings):
 
     @property
     def num_slots(self) -> int:
-        """Points in a window, at most."""
+        """Maximum number of points per window."""
         return self.grid**2

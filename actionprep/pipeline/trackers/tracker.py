@@ -1,4 +1,4 @@
-"""What a point tracker is, and the registry of all point trackers."""
+"""Base class and registry of point trackers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ VisibleRule = Literal["visibility", "visibility*confidence"]
 
 @dataclass(frozen=True, slots=True)
 class PointTracks:
-    """Where points are in some consecutive frames, as raw as the tracker knows it.
+    """Raw output of a tracker for consecutive frames.
 
-    xy          (T, N, 2) float32  pixels of the frames given, (x, y), the center of the top left pixel is (0, 0)
-    visibility  (T, N) float32     in [0, 1]; exactly 1 in the frame of the query, where xy is the query itself
-    confidence  (T, N) float32     in [0, 1]; likewise
+    Attributes:
+        xy: Positions (x, y) in pixels of the input frames, float32 of shape (T, N, 2). The center of the top left pixel is
+            (0, 0).
+        visibility: Visibility in [0, 1], float32 of shape (T, N). It is 1 in the frame of the query, where `xy` is the
+            query.
+        confidence: Confidence in [0, 1], float32 of shape (T, N). It is 1 in the frame of the query.
     """
 
     xy: np.ndarray
@@ -32,11 +35,13 @@ class PointTracks:
 
 
 class PointTracker(ABC):
-    """Follows points through the frames of one window.
+    """Base class of point trackers.
 
-    needs              what the frames must be: gray (H, W) or rgb (H, W, 3), uint8
-    visible_rule       which figure is compared with `visible_above` to call a point visible, as the tracker's authors
-    visible_above      do; thresholds are applied on read, never before storing
+    Attributes:
+        needs: Format of the frames: "gray" (H, W) or "rgb" (H, W, 3), uint8.
+        visible_rule: Value that is compared with `visible_above` to decide whether a point is visible, as the authors of
+            the tracker do. The threshold is applied on read, never before storing.
+        visible_above: Threshold of `visible_rule`.
     """
 
     needs: ClassVar[Literal["gray", "rgb"]]
@@ -49,21 +54,25 @@ class PointTracker(ABC):
     @classmethod
     @abstractmethod
     def identity(cls, settings: TracksSettings) -> dict[str, str]:
-        """Backend, its version, hash of its weights; raises SetupError when one of them is missing."""
+        """Return the backend, its version and the hash of its weights; raises SetupError if one of them is missing."""
 
     @classmethod
-    def is_at_hand(cls, settings: TracksSettings) -> bool:
-        """Whether it can run now, without fetching anything."""
+    def is_available(cls, settings: TracksSettings) -> bool:
+        """Return whether the tracker can run without downloading anything."""
         return True
 
     @abstractmethod
     def track(self, frames: Sequence[np.ndarray], queries: np.ndarray, *, both_ways: bool) -> PointTracks:
-        """Follow each query from its frame to the end and, if `both_ways`, to the beginning as well.
+        """Track each query from its frame to the last frame.
 
-        frames   T pictures of one size, see `needs`
-        queries  (N, 3) float (t, x, y): the frame in [0, T) and the pixel position where a point starts
+        Args:
+            frames: T frames of one size; see `needs`.
+            queries: Start of each point as (t, x, y): frame index in [0, T) and position in pixels, shape (N, 3).
+            both_ways: Also track each query back to the first frame. Otherwise a point keeps its start position before
+                its query, with visibility and confidence 0.
 
-        Before its query a point that is followed forward only stays where it starts, with visibility and confidence 0.
+        Returns:
+            The tracks.
         """
 
 
@@ -72,6 +81,7 @@ TRACKERS: Registry[type[PointTracker]] = Registry(
     "actionprep.trackers",
     (
         Entry("lk", "actionprep.pipeline.trackers.lk:LucasKanade"),
+        Entry("lk_anchored", "actionprep.pipeline.trackers.lk_anchored:AnchoredLucasKanade"),
         Entry("cotracker3_offline", "actionprep.pipeline.trackers.cotracker:CoTracker3Offline"),
         Entry("cotracker3_online", "actionprep.pipeline.trackers.cotracker:CoTracker3Online"),
         Entry("cotracker2", "actionprep.pipeline.trackers.cotracker:CoTracker2"),
@@ -79,4 +89,4 @@ TRACKERS: Registry[type[PointTracker]] = Registry(
     plural="Trackers",
     subclass_of="actionprep.pipeline.trackers.tracker:PointTracker",
 )
-"""Point trackers by the name that `tracks.tracker` and `--tracker` take."""
+"""Point trackers by name, as in `tracks.tracker` and `--tracker`."""

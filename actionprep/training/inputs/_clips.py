@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from actionprep.datasets.products.snippets import SnippetTable
-    from actionprep.datasets.store.zarr_store import ItemReader, Store
+    from actionprep.datasets.store.reader import ItemReader
+    from actionprep.datasets.store.zarr_store import Store
 
 
 # Number of frames in which motion is searched.

@@ -9,7 +9,7 @@ import numpy as np
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemReader
+    from actionprep.datasets.store.reader import ItemReader
 
 
 def checked_size(item: ItemReader, name: str) -> tuple[int, int]:

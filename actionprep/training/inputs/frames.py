@@ -14,7 +14,7 @@ from actionprep.training.inputs._frame_spans import FrameSource
 from actionprep.training.inputs._stored import checked_size
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemReader
+    from actionprep.datasets.store.reader import ItemReader
 
 
 class FramesInput(ClipSettings):

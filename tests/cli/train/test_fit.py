@@ -49,7 +49,7 @@ def test_fit_resumes_a_run_without_its_options(fit):
     assert json.loads(result.stdout)["seed"] == 3
 
 
-def test_a_cross_validation_ends_with_its_files_and_the_next_step(fit):
+def test_fit_folds_prints_its_files_and_the_next_command(fit):
     words = ("--recipe", "tiny.toml", "--run", "folds", "--folds", "subject", "--num-folds", "3", "--val", "0")
     done = fit(*words)
     assert done.exit_code == 0, done.output
@@ -75,9 +75,9 @@ def test_fit_on_one_class_reports_the_classes_and_a_remedy(fit, tmp_path):
     done = runner.invoke(app, ["fit", str(tmp_path / "store"), "--recipe", "tiny.toml", "--run", "one-class"])
     assert done.exit_code == 2
     assert done.stderr == (
-        "A classifier needs at least two classes, and these snippets have only the class 'left' (4 snippets in use; 0 "
+        "A classifier needs at least two classes, but these snippets have only the class 'left' (4 snippets in use; 0 "
         "ignored).\nAnnotate another class, or make snippets with a background class, here called 'nothing': actionprep "
-        "snippets --background nothing. Recordings that are labeled whole leave no background.\n"
+        "snippets --background nothing. Recordings with one label for their full length have no background.\n"
     )
     assert not Path("runs/one-class").exists()
 
@@ -96,13 +96,13 @@ def test_two_fits_of_one_second_have_a_run_each(fit, monkeypatch):
 def test_second_test_prints_the_date_and_metrics_of_the_first(fit):
     first = runner.invoke(app, ["test", "runs/one"])
     assert first.exit_code == 0, first.output
-    assert "tested already" not in first.output
+    assert "already tested" not in first.output
     when = json.loads(Path("runs/one/test.json").read_text())["when"]
     again = runner.invoke(app, ["test", "runs/one"])
     assert again.exit_code == 0, again.output
-    assert f"This run was tested already, {when}. A test part is there to be looked at once" in again.output
+    assert f"This run was already tested, {when}. Use the test part only once" in again.output
     assert again.stdout.splitlines()[:8] == first.stdout.splitlines()[:8]
-    assert "tested already" not in runner.invoke(app, ["test", "runs/one", "--part", "val"]).output
+    assert "already tested" not in runner.invoke(app, ["test", "runs/one", "--part", "val"]).output
 
 
 def test_test_command_names_other_parts_and_their_training_role(fit):
@@ -175,7 +175,7 @@ def test_stopped_fit_prints_the_command_to_resume(fit, monkeypatch, kind, code):
             signal.signal(signal.SIGINT, before)
     assert done.exit_code == code, done.output
     root, _, line = done.stderr.strip().rpartition("\n  ")
-    assert root.endswith("Stopped. What was finished is whole. Go on with:")
+    assert root.endswith("Stopped. Finished epochs are saved. Resume with:")
     assert "Received SIGTERM" not in done.output
     assert shlex.split(line)[1:] == [
         "fit", "store", "--threads", "1", "--recipe", "tiny.toml", "--set", "epochs=3", "--run", name, "--resume",
@@ -203,8 +203,11 @@ def test_no_option_of_the_help_is_cut_at_80_columns():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["export", "absent"], "runs/absent is no run: it has no run.json. runs has the runs "),
-        (["predict", "nothere.mp4", "more.mp4", "--run", "one"], "No such video: nothere.mp4, more.mp4."),
+        (["export", "absent"], "runs/absent is not a run: it has no run.json. runs has the runs "),
+        (
+            ["predict", "nothere.mp4", "more.mp4", "--run", "one"],
+            "No such video: nothere.mp4, more.mp4. For recordings of the study, give their ids: --recording",
+        ),
     ],
 )
 def test_fit_reports_missing_inputs_before_any_work(fit, words, message):
@@ -362,9 +365,9 @@ def test_fit_names_stored_splits_that_it_does_not_use(study, splits, words, mess
 def test_fit_resume_of_a_missing_run_reports_a_new_run(fit, tmp_path):
     done = fit("--recipe", "tiny.toml", "--run", "onee", "--resume")
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines()[0] == "No run 'onee' yet: begun now. Did you mean 'one'?"
-    assert "begun now" not in fit("--run", "onee", "--resume").output
-    assert "begun now" not in fit("--recipe", "tiny.toml", "--run", "other").output
+    assert done.stdout.splitlines()[0] == "No run 'onee' yet: starting it. Did you mean 'one'?"
+    assert "starting it" not in fit("--run", "onee", "--resume").output
+    assert "starting it" not in fit("--recipe", "tiny.toml", "--run", "other").output
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
@@ -377,7 +380,7 @@ def test_of_several_processes_only_the_first_speaks(fit, monkeypatch, rank):
     assert bool(done.output) is (rank == "0")
 
 
-def test_a_device_that_is_not_here_is_named_before_there_is_a_run(fit, monkeypatch):
+def test_fit_reports_a_missing_device_before_creating_a_run(fit, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     done = fit("--recipe", "tiny.toml", "--run", "on-gpu", "--device", "cuda")
     assert done.exit_code == 1

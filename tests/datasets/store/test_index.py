@@ -170,7 +170,7 @@ def test_index_leaves_no_drafts_behind(path):
 
 def test_snapshot_refuses_writing(path):
     with (
-        pytest.raises(RuntimeError, match="A snapshot of a store can only be read"),
+        pytest.raises(RuntimeError, match="A snapshot of a store is read-only"),
         Store(path).snapshot().write("frames", "a", "0", fingerprint="f", provenance={}),
     ):
         pass

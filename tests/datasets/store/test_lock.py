@@ -22,7 +22,9 @@ from actionprep.errors import SetupError, UserError
 def test_a_second_builder_is_refused_with_the_owners_name(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     with build_lock(path):
-        with pytest.raises(UserError, match=rf"Another builder is at work.*process {os.getpid()} of .*since 0 s"):
+        with pytest.raises(
+            UserError, match=rf"Another builder is using this store.*process {os.getpid()} of .*since 0 s"
+        ):
             build_lock(path).__enter__()
         assert path.exists()
     assert not path.exists()
@@ -94,7 +96,7 @@ def test_a_lock_on_a_disk_without_hard_links_holds_as_well(tmp_path: Path, monke
     monkeypatch.setattr(os, "link", refuse)
     path = tmp_path / ".lock"
     with build_lock(path):
-        with pytest.raises(UserError, match="Another builder is at work"):
+        with pytest.raises(UserError, match="Another builder is using this store"):
             build_lock(path).__enter__()
         assert [file.name for file in tmp_path.iterdir()] == [".lock"]
     assert list(tmp_path.iterdir()) == []
@@ -107,7 +109,7 @@ def test_empty_lock_is_respected_while_it_may_be_being_written(tmp_path: Path) -
         path.write_text("")
         writer = threading.Timer(0.3, path.write_text, [content])
         writer.start()
-        with pytest.raises(UserError, match="Another builder is at work"):
+        with pytest.raises(UserError, match="Another builder is using this store"):
             build_lock(path).__enter__()
         writer.join()
     path.write_text("")
@@ -142,7 +144,7 @@ def test_heartbeat_decides_in_another_pid_namespace(tmp_path: Path, field: str, 
         owner = json.loads(path.read_text())
     owner |= {field: value, "pid": 2**31 - 1}  # no process on this machine has this id
     path.write_text(json.dumps(owner))
-    with pytest.raises(UserError, match=rf"Another builder is at work.*process {2**31 - 1} of "):
+    with pytest.raises(UserError, match=rf"Another builder is using this store.*process {2**31 - 1} of "):
         build_lock(path).__enter__()
     old = time.time() - ABANDONED_S - 1
     os.utime(path, (old, old))
@@ -216,7 +218,7 @@ def test_lock_of_the_future_is_refused_with_age_zero(tmp_path: Path) -> None:
 
 def test_folder_at_the_lock_is_named(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
-    with pytest.raises(UserError, match=r"\.lock is a folder, where the lock file of the store is expected. Remove it"):
+    with pytest.raises(UserError, match=r"\.lock is a folder, but must be the lock file of the store. Remove it"):
         build_lock(tmp_path / ".lock").__enter__()
     assert [file.name for file in tmp_path.iterdir()] == [".lock"]
 
@@ -241,6 +243,6 @@ def test_full_disk_leaves_no_draft_of_the_lock(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.ENOSPC, "No space left on device", str(self))
 
     monkeypatch.setattr(Path, "write_text", write)
-    with pytest.raises(SetupError, match="No room left"):
+    with pytest.raises(SetupError, match="No space left"):
         build_lock(tmp_path / ".lock").__enter__()
     assert list(tmp_path.iterdir()) == []

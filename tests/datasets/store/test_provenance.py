@@ -39,6 +39,6 @@ def test_items_that_were_made_alike_differ_in_nothing(store: Store) -> None:
 
 def test_provenance_differences_cover_only_the_views_in_use(store: Store) -> None:
     assert mixtures(store, "tracks", ["1"]) == [
-        "Items of 'tracks' were not all made alike: grid 20 (4 items); grid 8 (1 item: c/1). See 'actionprep status'."
+        "Items of 'tracks' were made with different settings: grid 20 (4 items); grid 8 (1 item: c/1). See 'actionprep status'."
     ]
     assert mixtures(store, "tracks", []) == []

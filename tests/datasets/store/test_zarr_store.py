@@ -118,7 +118,7 @@ def put(store: Store, recording: str, view: str = "", *, name: str = "x") -> Ite
         (("a", ""), ("a", "x")),  # the required folder is an array of the old item
     ],
 )
-def test_an_item_of_another_catalog_neither_hides_a_new_one_nor_stays_in_it(store: Store, before, after) -> None:
+def test_store_replaces_an_item_of_another_catalog(store: Store, before, after) -> None:
     put(store, *before)
     store.item("m", *before)
     kept = put(store, "other", "0")
@@ -225,7 +225,7 @@ def test_a_store_behind_a_url_reads_the_same(store: Store) -> None:
     assert remote.items() == store.items()
     assert remote.digest() == store.digest()
     assert np.array_equal(remote.item("frames", "kitchen/seq.01", "0")["rgb"][2:5], values[2:5])
-    with pytest.raises(UserError, match="can only be read"), remote.write("m", "r", fingerprint="f", provenance={}):
+    with pytest.raises(UserError, match="is read-only"), remote.write("m", "r", fingerprint="f", provenance={}):
         pass
 
 

@@ -197,7 +197,7 @@ def test_the_confusion_matrix_in_the_page_is_the_saved_one(run):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"is no run: it has no run\.json"):
+    with pytest.raises(UserError, match=r"is not a run: it has no run\.json"):
         Run.open(tmp_path)
 
 

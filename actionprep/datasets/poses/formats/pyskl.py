@@ -39,16 +39,23 @@ def read_pyskl(
     image_size: Sequence[int] | None = None,
     damaged: Damaged | None = None,
 ) -> Iterator[PoseItem]:
-    """Every annotation of a PySKL pickle, with the names of the splits that list it.
+    """Read all annotations of a PySKL pickle, with the names of the splits that list them.
 
-    Ids are kept whole, dots and all. Half-precision values are read exactly. Files without scores (3D) have score 1
-    where a joint is not all zeros; files without img_shape have no image size unless given. Slots are persons: their
-    number is the track id. A list of annotations without splits is read too.
+    Ids are not changed, including dots. Half-precision values are read exactly. In files without scores (3D), joints that
+    are not all zeros have score 1. The slot of a person is its track id. A list of annotations without splits is read too.
+    One annotation is in memory at a time.
 
-    skeleton: the layout; without it 2D with 17 joints is coco17, 3D with 25 is ntu25, and so on.
-    damaged: called for each annotation that is wrong; without it, the first error is raised.
-    Raises InputError for a pickle that is more than data, is damaged, or lacks what the schema needs. One annotation
-    is in memory at a time.
+    Args:
+        path: The pickle.
+        skeleton: Layout of the joints. None infers it from the number of joints: 17 in 2D is coco17, 25 in 3D is ntu25.
+        image_size: Height and width in pixels, for files without img_shape.
+        damaged: Called with the id and the error of each invalid annotation. None raises the first error.
+
+    Yields:
+        One item per annotation.
+
+    Raises:
+        InputError: If the pickle contains more than data, is damaged, or does not follow the schema.
     """
     items = PySKLItems(path, skeleton=skeleton, image_size=image_size)
     for name in items:
@@ -57,10 +64,10 @@ def read_pyskl(
 
 
 class PySKLItems(Mapping[str, PoseItem]):
-    """The annotations of a PySKL pickle by their ids, each read from the file when it is asked for.
+    """Annotations of a PySKL pickle by id, read from the file on access.
 
-    Names and places of the arrays are what is held. Arguments and errors are those of `read_pyskl`; an annotation that
-    is not as it should be raises InputError when it is asked for.
+    Only names and positions of the arrays are kept in memory. Arguments and errors are those of `read_pyskl`; an invalid
+    annotation raises InputError on access.
     """
 
     def __init__(
@@ -83,7 +90,7 @@ class PySKLItems(Mapping[str, PoseItem]):
             if name in self._annotations:
                 raise InputError(f"{path} has the id '{name}' twice.")
             self._annotations[name] = number, annotation
-        lost = [one for one in self._members if one not in self._annotations]
+        lost = [name for name in self._members if name not in self._annotations]
         if lost:
             raise InputError(f"{len(lost)} ids in the splits of {path} have no annotation; the first is '{lost[0]}'.")
 
@@ -102,20 +109,20 @@ class PySKLItems(Mapping[str, PoseItem]):
 
 
 def _members(splits: Any, path: Path) -> dict[str, list[str]]:
-    """The splits that each id is in."""
+    """Return the splits of each id."""
     members: dict[str, list[str]] = {}
     if not isinstance(splits, dict):
         raise InputError(f"'split' in {path} must be a dict of name: list of ids, got {type(splits).__name__}.")
     for name, ids in splits.items():
         if not isinstance(ids, list | tuple | set | np.ndarray):
             raise InputError(f"The split '{name}' in {path} must be a list of ids, got {type(ids).__name__}.")
-        for one in ids:
-            members.setdefault(str(one), []).append(str(name))
+        for item_id in ids:
+            members.setdefault(str(item_id), []).append(str(name))
     return members
 
 
 def _check_pickle(path: Path) -> None:
-    """Raise UserError for an npz, and name the format that reads it."""
+    """Raise UserError if the file is an npz; the message names the format that reads it."""
     from actionprep.datasets.poses.formats import npz_format
 
     if not path.is_file() or not zipfile.is_zipfile(path):
