@@ -109,7 +109,7 @@ def test_exported_poses_import_into_a_study(tmp_path, format):
 
 
 def test_export_pyskl_has_one_file_per_view(tmp_path):
-    study, poses = two_view_study(tmp_path)
+    study, _ = two_view_study(tmp_path)
     with pytest.raises(UserError, match=r"Recording 'b' has no label, and a PySKL annotation needs one"):
         export_poses(study, tmp_path / "out", "pyskl")
     assert not (tmp_path / "out").exists()

@@ -146,10 +146,10 @@ def _print_poses(made: PosesExport, json: bool) -> None:
         output.print_json({**vars(made), "folder": str(made.folder)})
         return
     if made.without:
-        output.warn(f"{made.without} views have no points, or clips without stored frames.")
+        output.warn(f"{counted(made.without, 'view')} without points, or with clips without stored frames.")
     done = "Wrote" if made.written else "Unchanged, the folder has the same content:"
     output.note(
-        f"{done} {made.files} files of {made.views} views, {output.bytes_text(made.num_bytes)} in {made.folder}"
+        f"{done} {counted(made.files, 'file')} of {counted(made.views, 'view')}, {output.bytes_text(made.num_bytes)} in {made.folder}"
     )
     if made.reads:
         output.print_next(f"actionprep import {made.reads} {shlex.quote(made.pattern)}", "reads these files")

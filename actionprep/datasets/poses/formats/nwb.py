@@ -171,7 +171,8 @@ def _times(file: H5, path: str, num_frames: int) -> NDArray[np.float64]:
     rate = numbers([file.attributes(f"{path}/starting_time").get("rate", 0.0)], "the rate", str(file.path)).reshape(-1)
     if start.size != 1 or rate.size != 1 or not rate[0] > 0:
         raise InputError(f"'{path}/starting_time' in {file.path} needs one start and a rate above 0.")
-    return start[0] + np.arange(num_frames) / rate[0]
+    times: np.ndarray = start[0] + np.arange(num_frames) / rate[0]
+    return times
 
 
 def _text(value: Any) -> str:

@@ -93,7 +93,7 @@ POSE = "processing/behavior/PoseEstimation"
     [
         (lambda file: file[POSE].attrs.__delitem__("neurodata_type"), "has no PoseEstimation of ndx-pose in its proc"),
         (lambda file: file.__delitem__(f"{POSE}/tail/timestamps"), None),
-        (lambda file: file.__delitem__(f"{POSE}/nose/timestamps"), "x.nwb has no 'processing/behavior/PoseEstimation"),
+        (lambda file: file.__delitem__(f"{POSE}/nose/timestamps"), "nose' in .*x.nwb has neither timestamps nor"),
         (lambda file: file.__delitem__(f"{POSE}/nose/data"), "has no 'processing/behavior/PoseEstimation/nose/data'"),
     ],
 )
@@ -114,5 +114,5 @@ def test_nwb_link_to_another_file_is_refused(tmp_path):
         file[f"{POSE}/skeleton"] = h5py.ExternalLink("other.nwb", "/processing")
 
     change(path, link)
-    with pytest.raises(InputError, match="PoseEstimation/skeleton' in .*x.nwb is a link to another file"):
+    with pytest.raises(InputError, match=r"PoseEstimation/skeleton' in .*x.nwb is a link to another file"):
         list(read_poses(path))
