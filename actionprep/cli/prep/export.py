@@ -149,7 +149,8 @@ def _print_poses(made: PosesExport, json: bool) -> None:
         output.warn(f"{counted(made.without, 'view')} without points, or with clips without stored frames.")
     done = "Wrote" if made.written else "Unchanged, the folder has the same content:"
     output.note(
-        f"{done} {counted(made.files, 'file')} of {counted(made.views, 'view')}, {output.bytes_text(made.num_bytes)} in {made.folder}"
+        f"{done} {counted(made.files, 'file')} of {counted(made.views, 'view')}, "
+        f"{output.bytes_text(made.num_bytes)} in {made.folder}"
     )
     if made.reads:
         output.print_next(f"actionprep import {made.reads} {shlex.quote(made.pattern)}", "reads these files")
