@@ -79,6 +79,22 @@ def formats_table(kind: str) -> str:
     )
 
 
+def presets_table(_: str) -> str:
+    """Render one row per list preset: unit, first frame, end and time 0."""
+    from actionprep.datasets.annotation_formats.lists import PRESETS, load_preset
+
+    rows = []
+    for path in sorted(PRESETS.glob("*.toml")):
+        preset = load_preset(path)
+        unit = {"": "full clips", "frame": f"frames from {preset.first_number}"}.get(preset.unit, preset.unit)
+        end = (
+            preset.end if preset.unit and "num_frames" not in preset.fields else "" if not preset.unit else "exclusive"
+        )
+        chosen = "yes" if preset.recognized else "no"
+        rows.append((f"`{path.stem}`", _text(preset.title), unit, end, _text(preset.time_zero), chosen))
+    return _table(("preset", "list", "times", "end", "time 0", "detected"), rows)
+
+
 def backends_table(kind: str) -> str:
     """Render the trackers, mask sources, frame samplers or pose backends, from their docstrings."""
     from actionprep.pipeline.keyframes import SAMPLERS
@@ -263,6 +279,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "stages": stages_table,
     "product": product_table,
     "formats": formats_table,
+    "list-presets": presets_table,
     "backends": backends_table,
     "recipes": recipes_table,
     "benchmarks": benchmarks_table,
@@ -278,12 +295,14 @@ TABLES: dict[str, Callable[[str], str]] = {
 
 def _models() -> dict[str, type]:
     from actionprep.api import settings_models
+    from actionprep.datasets.annotation_formats.lists import ListPreset
     from actionprep.datasets.study import StudySettings
     from actionprep.training.inputs.base import find_input, products
     from actionprep.training.recipes import LossSettings, OptimizerSettings, Recipe, ScheduleSettings
 
     return {
         "study": StudySettings,
+        "list-preset": ListPreset,
         **settings_models(),
         "recipe": Recipe,
         "loss": LossSettings,

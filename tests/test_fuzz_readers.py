@@ -23,12 +23,15 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from pose_h5_files import netcdf_file, nwb_file
 from pose_items import sequence
 from scipy.io import savemat
 from study_fakes import fake_video, view
 from training_fakes import tiny_recipe
 
 from actionprep.api import settings_models
+from actionprep.datasets.annotation_formats.class_names import ClassNames
+from actionprep.datasets.annotation_formats.lists import load_preset, preset_text
 from actionprep.datasets.annotations import read_annotations
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.findings import Finding
@@ -438,11 +441,51 @@ def catalog(table: str) -> Callable[[Path], Path]:
     return make
 
 
+CHARADES = "id,scene,actions,length\nYSKX3,Bedroom,c077 12.10 18.00;c001 5.4 7,31\n"
+FERAL = {
+    "class_names": {"0": "other", "1": "eat"},
+    "labels": {"a.mp4": [0, 1, 1], "b.mp4": [[0, 1], [1, 0]]},
+    "splits": {"train": ["a.mp4"]},
+}
+SIMBA = ",Nose_x,Low_prob_detections_0.75,Attack\n0,1.5,1,0\n1,1.5,1,1\n"
+CLIPS = [{"id": "7", "template": "Holding [something]", "placeholders": ["x"]}]
+TUBES = {"tubes": [{"path": "v/0.mp4", "label": ["wave", "clap"], "dim": [5, 8, 8]}]}
+LISTS = {
+    "ipn-hand": ("trainlistall.txt", "./frames/a_#1 1 1 17\n./frames/a_#1 14 18 55\n"),
+    "nvgesture": ("a.lst", "path:./a/b depth:d:60:140 color:c:64:144 label:1\n"),
+    "kinetics": ("val.csv", "label,youtube_id,time_start,time_end,split\nrun,0wR5jVB-WPk,417,427,val\n"),
+    "ava": ("ava_val.csv", "_7oWZq_s_Sk,902,0.1,0.2,0.3,0.9,80,7\n_7oWZq_s_Sk,903,0.1,0.2,0.3,0.9,80,7\n"),
+    "thumos": ("list.txt", "video_test_0000681 6 44.0 50.9\n"),
+    "hmdb51": ("run_test_split1.txt", "a.avi 1\nb.avi 2\nc.avi 0\n"),
+    "ucf101": ("trainlist01.txt", "Run/v_Run_g08_c01.avi 3\n"),
+    "mmaction2-video": ("list.txt", "a.mp4 0 3\nb.mp4 1\n"),
+    "mmaction2-rawframes-offset": ("list.txt", "imgs 2 5 127\n"),
+}
+
+
+def list_reader(format: str) -> Callable[[Path], Any]:
+    def read(path: Path) -> Any:
+        return read_annotations(path, format=format)
+
+    return read
+
+
 READERS = {
     "annotations csv": Reader(
         text("labels.csv", "recording;onset;offset;label;layer\na;1.5;2,25;wave;hands\na;00:01:02.5;1:03;clap;\n"),
         read_annotations,
     ),
+    "annotations charades": Reader(text("c_train.csv", CHARADES), read_annotations),
+    "annotations feral": Reader(text("labels.json", json.dumps(FERAL)), read_annotations),
+    "annotations ms-tcn": Reader(text("groundTruth/a.txt", "SIL\npour\npour\n"), read_annotations),
+    "annotations one-hot": Reader(text("a.csv", ",background,run\n0,1,0\n1,0,1\n2,-1,-1\n"), read_annotations),
+    "annotations simba-targets": Reader(text("a.csv", SIMBA), read_annotations),
+    "annotations solomon": Reader(text("a.csv", "Time,Light,Do\n0,,\n0.04,On,run\n0.08,,run\n"), read_annotations),
+    "annotations something-something": Reader(text("v2-train.json", json.dumps(CLIPS)), read_annotations),
+    "annotations tinyvirat": Reader(text("tiny_train.json", json.dumps(TUBES)), read_annotations),
+    **{f"annotations {name}": Reader(text(*sample), list_reader(name)) for name, sample in LISTS.items()},
+    "class names": Reader(text("c.txt", "1 wave\n2 clap hands\n"), ClassNames.read),
+    "list preset": Reader(text("mine.toml", preset_text("ava")), load_preset),
     "annotations activitynet": Reader(text("labels.json", json.dumps(ACTIVITYNET)), read_annotations),
     "annotations elan": Reader(text("labels.eaf", EAF), read_annotations),
     "annotations via": Reader(text("labels.csv", VIA), read_annotations),
@@ -467,6 +510,8 @@ READERS = {
     "poses sleap h5": Reader(sleap_h5, poses("sleap")),
     "poses sleap slp": Reader(sleap_slp, poses("sleap")),
     "poses sleap csv": Reader(text("sample.csv", SLEAP_CSV), poses("sleap")),
+    "poses netcdf": Reader(lambda folder: netcdf_file(folder / "sample.nc"), poses("netcdf")),
+    "poses nwb": Reader(lambda folder: nwb_file(folder / "sample.nwb"), poses("nwb")),
     "poses mmpose": Reader(text("sample.json", json.dumps(MMPOSE)), poses("mmpose")),
     "poses ntu": Reader(
         text("S001C002P003R002A050.skeleton", f"1\n1\n7 0 0 0 0 0 0 0 0 2\n25\n{(ROW + chr(10)) * 25}"), poses()

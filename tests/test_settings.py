@@ -117,7 +117,7 @@ class Outer(Settings):
     inner: Inner = option(Inner(), "Bounds.")
 
 
-def test_a_rule_between_settings_names_them_and_not_the_whole_table() -> None:
+def test_rule_between_settings_names_only_these_settings() -> None:
     with pytest.raises(UserError) as error:
         Inner.read({"low": 3}, where="[bounds] in actionprep.toml")
     assert str(error.value) == "Wrong settings in [bounds] in actionprep.toml: low (3) must not lie above high (1)."

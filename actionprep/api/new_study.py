@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from actionprep.api.study import Study, settings_models
 from actionprep.datasets.study import StudyFolder
 from actionprep.errors import UserError, nearest
+from actionprep.json_values import counted
 
 if TYPE_CHECKING:
     from actionprep.datasets.annotations import UnmappedColumnsError
@@ -131,42 +132,89 @@ def _with_pattern(
 
 
 def _with_columns(folder: StudyFolder, study: StudySettings, ask: Ask | None) -> tuple[StudySettings, list[str]]:
-    """Ask for the columns of annotation tables that cannot be read, or report them."""
-    from actionprep.datasets.annotations import UnmappedColumnsError, read_annotations
-    from actionprep.datasets.video_layouts import annotation_files
+    """Ask for the columns of annotation tables, and the formats of lists, that cannot be read, or report them."""
+    from actionprep.datasets.annotations import AmbiguousListError, UnmappedColumnsError, read_annotations
+    from actionprep.datasets.tables import text_encoding
+    from actionprep.datasets.video_layouts import annotation_files, annotation_options
 
     for path in annotation_files(folder, study.segments, may_be_missing=True):
         if path.suffix.lower() == ".txt" and folder.relative(path) not in study.segments:
             continue  # a text beside annotations
         try:
-            read_annotations(path, format=study.segment_format, columns=study.segment_columns)
-        except UnmappedColumnsError as error:
-            proposed = {field: _proposed_column(field, error.columns) for field in _USUAL_COLUMNS}
+            with text_encoding(study.encoding):
+                read_annotations(path, **annotation_options(folder, study))
+        except AmbiguousListError as error:
+            if folder.relative(path) not in study.segments:
+                continue  # a text beside annotations
             if ask is None:
-                return study, [_unmapped(folder, error, proposed)]
-            columns = dict(study.segment_columns)
-            for field, column in proposed.items():
-                answers = (*error.columns, *((_NO_COLUMN,) if field == "recording" else ()))
-                answer = ask(f"{path.name}: which column has the {field}?", answers, column or answers[-1])
-                if answer != _NO_COLUMN:
-                    columns[field] = answer
-            study = study.model_copy(update={"segment_columns": columns})
-            read_annotations(path, format=study.segment_format, columns=columns)
+                return study, [f"The segments cannot be read yet: {error}"]
+            question = f"{path.name} is a list without a header. Which format does it have?"
+            study = study.model_copy(update={"segment_format": ask(question, error.presets, error.presets[0])})
+        except UnmappedColumnsError as error:
+            if ask is None:
+                return study, [_unmapped(folder, error, study)]
+            study = _asked_columns(path, error.columns, study, ask)
+            with text_encoding(study.encoding):
+                read_annotations(path, **annotation_options(folder, study))
     return study, []
 
 
-def _proposed_column(field: str, columns: Sequence[str]) -> str | None:
+def _asked_columns(path: Path, columns: Sequence[str], study: StudySettings, ask: Ask) -> StudySettings:
+    """Ask for the column of each field, and for the unit of times that may be no seconds."""
+    mapped = dict(study.segment_columns)
+    for field, column in _proposed_columns(columns).items():
+        answers = (*columns, *((_NO_COLUMN,) if field == "recording" else ()))
+        answer = ask(f"{path.name}: which column has the {field}?", answers, column or answers[-1])
+        if answer != _NO_COLUMN:
+            mapped[field] = answer
+    times = [mapped["onset"], mapped["offset"]]
+    if _has_large_numbers(path, times, study.encoding):
+        unit = ask(f"{path.name}: the times are large whole numbers. What is their unit?", ("ms", "frame", "s"), "ms")
+        for field in ("onset", "offset") if unit != "s" else ():
+            mapped[f"{field}_{unit}"] = mapped.pop(field)
+    return study.model_copy(update={"segment_columns": mapped})
+
+
+def _proposed_columns(columns: Sequence[str]) -> dict[str, str | None]:
+    """Propose a column for each field; None for a field without one."""
     by_name = {column.strip().casefold(): column for column in columns}
-    return next((by_name[name] for name in _USUAL_COLUMNS[field] if name in by_name), None)
+    return {
+        field: next((by_name[name] for name in names if name in by_name), None)
+        for field, names in _USUAL_COLUMNS.items()
+    }
 
 
-def _unmapped(folder: StudyFolder, error: UnmappedColumnsError, proposed: Mapping[str, str | None]) -> str:
-    mapping = " ".join(f"{field}={shlex.quote(column or 'COLUMN')}" for field, column in proposed.items())
+_LARGEST_S = 10_000
+"""Times in whole numbers above this one are rarely seconds."""
+
+
+def _has_large_numbers(path: Path, columns: Sequence[str | None], encoding: str) -> bool:
+    """Whether all times of a table are whole numbers, and some too large for seconds."""
+    from actionprep.datasets.tables import read_csv, text_encoding
+
+    with text_encoding(encoding):
+        _, rows = read_csv(path)
+    texts = [row[column] for _, row in rows for column in columns if column is not None and row[column]]
+    is_whole = all(text.isascii() and text.isdecimal() for text in texts)
+    return is_whole and any(len(text) > 15 or int(text) > _LARGEST_S for text in texts)
+
+
+def _unmapped(folder: StudyFolder, error: UnmappedColumnsError, study: StudySettings) -> str:
+    proposed = _proposed_columns(error.columns)
+    times = {field: proposed[field] for field in ("onset", "offset")}
+    suffix = note = ""
+    if _has_large_numbers(error.path, list(times.values()), study.encoding):
+        suffix = "_ms"
+        note = "\nThe times are large whole numbers: milliseconds, or frames (onset_frame and offset_frame)."
+    mapping = " ".join(
+        f"{field}{suffix if field in times else ''}={shlex.quote(column or 'COLUMN')}"
+        for field, column in proposed.items()
+    )
     columns = ", ".join(f"'{column}'" for column in error.columns)
     return (
         f"The segments of {error.path} cannot be read yet: no column for {', '.join(error.missing)}; it has {columns}.\n"
         f"Set segment_columns under [study] in {folder.settings_file}, or run the same command again with\n"
-        f"  --force --segment-columns {mapping}"
+        f"  --force --segment-columns {mapping}{note}"
     )
 
 
@@ -182,7 +230,7 @@ def _describe_videos(folder: StudyFolder, study: StudySettings, *, force: bool) 
         if force:
             return [f"{error.searched} The settings are written anyway: put the videos there, or change [study]."]
         others = videos_below(folder, study)
-        number = "is 1 video" if len(others) == 1 else f"are {len(others)} videos"
+        number = f"{'is' if len(others) == 1 else 'are'} {counted(len(others), 'video')}"
         hint = (
             f"There {number} elsewhere in {folder.root}, such as '{others[0].as_posix()}'. "
             "Name the place with --videos (--videos . for <class>/<clip> in this folder), --pattern or --csv."
@@ -195,7 +243,7 @@ def _describe_videos(folder: StudyFolder, study: StudySettings, *, force: bool) 
     texts = [] if study.layout == "poses" else [view for view in found.views if holds_text(folder.root / view.path)]
     videos = [view for view in found.views if view not in texts]
     count = len({view.recording for view in videos})
-    text = f"Found {len(videos)} video{'s'[: len(videos) != 1]} of {count} recording{'s'[: count != 1]}."
+    text = f"Found {counted(len(videos), 'video')} of {counted(count, 'recording')}."
     if texts:
         is_one = len(texts) == 1
         text += (

@@ -1,4 +1,4 @@
-"""Rebuild what is damaged, with the settings that it was made with."""
+"""Rebuild damaged items with the settings that they were built with."""
 
 from __future__ import annotations
 
@@ -17,37 +17,45 @@ if TYPE_CHECKING:
 
 
 def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0) -> BuildReport:
-    """Rebuild damaged items, with the settings that they were made with, and write damaged metadata of folders again.
+    """Rebuild damaged items with the settings that they were built with, and rewrite damaged metadata of folders.
 
-    Settings that an item with damaged metadata records are not used: it gets those of the intact items of its product
-    where they agree, else those of actionprep.toml. A damaged item stays in its place until its replacement is
-    committed; one that nothing makes any more is reported as blocked.
+    An item with damaged metadata gets the settings of the intact items of its product if they agree, else those of
+    actionprep.toml. A damaged item is kept until its replacement is committed. Items that no stage builds any more are
+    reported as blocked.
+
+    Args:
+        study: The study.
+        damage: Damage that `Store.verify` found.
+        workers: Number of processes; 0 uses this process.
+
+    Returns:
+        Report of the build.
     """
     from actionprep.datasets.store.lock import build_lock
     from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.plan import IntactSettings, Plan, make_plan
 
     damage = list(damage)
-    if any(one.is_folder for one in damage):
-        # The study's own store does not open while its root is damaged.
+    if any(part.is_folder for part in damage):
+        # The store of the study cannot be opened while its root is damaged.
         store = Store(study.folder.store, check_root=False)
         with build_lock(store.require_local() / ".lock"):
             store.repair_folders(damage)
-    found = {one.key for one in damage if not one.is_folder}
+    damaged = {part.key for part in damage if not part.is_folder}
     views = {(view.recording, view.id) for view in study.catalog.views}
     settings = study.stage_settings()
     snapshot = study.store.snapshot()
-    stored = set(snapshot.intact(found))
+    stored = set(snapshot.intact(damaged))
     orphans = {
         key: "nothing in the catalog makes it any more: "
         + ("'actionprep gc' deletes it" if key in stored else f"delete its folder {study.store.url}/{key}")
-        for key in found
+        for key in damaged
         if key.product not in settings or (key.view and (key.recording, key.view) not in views)
     }
-    force = frozenset(found - orphans.keys())
+    force = frozenset(damaged - orphans.keys())
     intact = IntactSettings(snapshot)
     parts = []
-    for keys in _by_place(force):
+    for keys in _by_view(force):
         made = {key.product: _settings_as_made(study, key, settings[key.product]) for key in keys}
         parts.append(
             make_plan(
@@ -81,7 +89,7 @@ def _settings_as_made(study: Study, key: ItemKey, otherwise: StageSettings) -> S
         committed = study.store.metadata(key)
     except DamagedItemError:
         committed = None
-    if committed is None:  # all that is known is its path; of views the plan takes the settings of intact items
+    if committed is None:  # only its path is known; for views, the plan uses the settings of intact items
         made = otherwise.model_dump()
     else:
         made = committed["provenance"].get("settings", {})
@@ -95,10 +103,10 @@ def _settings_as_made(study: Study, key: ItemKey, otherwise: StageSettings) -> S
     return settings.with_command_line(options) if isinstance(options, dict) else settings
 
 
-def _by_place(keys: Iterable[ItemKey]) -> list[list[ItemKey]]:
-    """Keys of each view together, and each item of the whole study alone: two tables of one stage differ in settings."""
-    found: dict[tuple[str, ...], list[ItemKey]] = {}
+def _by_view(keys: Iterable[ItemKey]) -> list[list[ItemKey]]:
+    """Group keys by view; items of the study are separate, because tables of one stage have different settings."""
+    groups: dict[tuple[str, ...], list[ItemKey]] = {}
     for key in sorted(keys):
-        place = (key.recording, key.view) if key.view else (key.product, key.recording, "")
-        found.setdefault(place, []).append(key)
-    return list(found.values())
+        group_key = (key.recording, key.view) if key.view else (key.product, key.recording, "")
+        groups.setdefault(group_key, []).append(key)
+    return list(groups.values())

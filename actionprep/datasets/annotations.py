@@ -6,10 +6,10 @@ import itertools
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,9 @@ from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.tables import decode_head, header_of
-from actionprep.errors import UserError
+from actionprep.datasets.timecodes import Timecode
+from actionprep.errors import UserError, name_list
+from actionprep.json_values import counted
 from actionprep.registry import Entry, Registry
 
 
@@ -39,6 +41,12 @@ class AnnotatedRow:
         label_from_layer: Whether the file has no label here and the layer's name is used.
         alternatives: Further names of the recording, each with the seconds to add to the times if that name is used.
         split: The split that the file gives the recording, in the file's own words; None if it gives none.
+        is_point: Whether the row is an event without length; `study.point_length` gives it one.
+        joined: Files that play one after the other on one time line, and the row's file among them; None if the times
+            begin with the row's file.
+        not_used: What the file has about the row and the label leaves out, such as "modifiers"; "" for nothing.
+        timecode: Onset and offset where the file has time codes hh:mm:ss:ff; they replace `onset` and `offset`.
+        is_full_clip: Whether the row is about the full recording, and its times mean nothing. Its label may be empty.
     """
 
     recording: str | None
@@ -52,6 +60,26 @@ class AnnotatedRow:
     label_from_layer: bool = False
     alternatives: tuple[tuple[str, float], ...] = ()
     split: str | None = None
+    is_point: bool = False
+    joined: JoinedFiles | None = None
+    not_used: str = ""
+    timecode: tuple[Timecode, Timecode] | None = None
+    is_full_clip: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedFiles:
+    """Media files whose times run on from one to the next, while the annotation file does not have their lengths.
+
+    Attributes:
+        files: Names of the files in their order.
+        index: Which of them the row is about.
+        total_s: Length of all of them in seconds, to check that none is missing.
+    """
+
+    files: tuple[str, ...]
+    index: int
+    total_s: float
 
 
 class RowError(ValueError):
@@ -64,6 +92,25 @@ class RowError(ValueError):
 
 class UnknownFormatError(UserError):
     """A file is of no annotation format."""
+
+
+class AmbiguousListError(UnknownFormatError):
+    """A list without a header could have several formats.
+
+    Attributes:
+        path: The file.
+        presets: Names of the formats that it resembles.
+    """
+
+    def __init__(self, path: Path, presets: Sequence[str]) -> None:
+        number = "the preset" if len(presets) == 1 else "the presets"
+        super().__init__(
+            f"{path} is a list without a header. It resembles {number} {', '.join(presets)}. Name the right one with "
+            f"study.segment_format in actionprep.toml, or with 'actionprep init --segments {path.name} --segment-format "
+            f"{presets[0]}'. 'actionprep formats NAME' prints a preset, to copy into a TOML file and change."
+        )
+        self.path = path
+        self.presets = tuple(presets)
 
 
 class UnmappedColumnsError(UserError):
@@ -100,6 +147,8 @@ class SegmentFormat:
         recognizes: Whether a file has this format, from its path and the first 64 KiB of its text.
         read: Reads the rows of a file, given the column names of `study.segment_columns`. It yields a `RowError` for a
             row that cannot be read, so that the other rows are used.
+        with_classes: Returns the format with the class names of a text file; None where a file has the names itself.
+        resembles: Whether the first rows of a file could have this format, although `recognizes` cannot decide it.
     """
 
     name: str
@@ -107,6 +156,16 @@ class SegmentFormat:
     suffixes: tuple[str, ...]
     recognizes: Callable[[Path, str], bool]
     read: Callable[[Path, Mapping[str, str]], Iterator[AnnotatedRow | RowError]]
+    with_classes: Callable[[Path], SegmentFormat] | None = None
+    resembles: Callable[[Path, str], bool] | None = None
+
+
+def _add_list_presets() -> None:
+    """Register the list formats that come with the package."""
+    from actionprep.datasets.annotation_formats.lists import PRESETS, list_format
+
+    for path in sorted(PRESETS.glob("*.toml")):
+        SEGMENT_FORMATS[path.stem] = list_format(path)
 
 
 _FOLDER = "actionprep.datasets.annotation_formats"
@@ -116,15 +175,41 @@ SEGMENT_FORMATS: Registry[SegmentFormat] = Registry(
     "actionprep.annotation_formats",
     (
         Entry("activitynet", f"{_FOLDER}.activitynet:FORMAT"),
+        Entry("boris", f"{_FOLDER}.boris:PROJECT"),
+        Entry("boris-modifiers", f"{_FOLDER}.boris:PROJECT_WITH_MODIFIERS"),
+        Entry("boris-table", f"{_FOLDER}.boris_table:TABLE"),
+        Entry("boris-table-modifiers", f"{_FOLDER}.boris_table:TABLE_WITH_MODIFIERS"),
+        Entry("charades", f"{_FOLDER}.charades:FORMAT"),
         Entry("csv", f"{_FOLDER}.plain_csv:FORMAT"),
+        Entry("cvat", f"{_FOLDER}.cvat:FORMAT"),
+        Entry("datavyu", f"{_FOLDER}.datavyu:FORMAT"),
+        Entry("bento", f"{_FOLDER}.bento:FORMAT"),
         Entry("elan", f"{_FOLDER}.elan:DOCUMENT"),
         Entry("elan-export", f"{_FOLDER}.elan:EXPORT"),
+        Entry("jabs", f"{_FOLDER}.jabs:FORMAT"),
+        Entry("label-studio", f"{_FOLDER}.label_studio:FORMAT"),
+        Entry("praat", f"{_FOLDER}.praat:FORMAT"),
+        Entry("feral", f"{_FOLDER}.feral:FORMAT"),
+        Entry("ms-tcn", f"{_FOLDER}.ms_tcn:FORMAT"),
+        Entry("one-hot", f"{_FOLDER}.one_hot:FORMAT"),
+        Entry("simba-targets", f"{_FOLDER}.simba_targets:FORMAT"),
+        Entry("solomon", f"{_FOLDER}.solomon:FORMAT"),
+        Entry("something-something", f"{_FOLDER}.something_something:FORMAT"),
+        Entry("tinyvirat", f"{_FOLDER}.tinyvirat:FORMAT"),
         Entry("via", f"{_FOLDER}.via:FORMAT"),
+        Entry("via-project", f"{_FOLDER}.via_project:FORMAT"),
+        Entry("vtrace", f"{_FOLDER}.vtrace:FORMAT"),
     ),
     plural="Formats",
     instance_of="actionprep.datasets.annotations:SegmentFormat",
+    fill=_add_list_presets,
 )
 """Annotation formats by the name that `study.segment_format` takes."""
+
+
+def is_no_preset_file(name: Any) -> bool:
+    """Return whether a format is named, instead of a TOML file with a list preset."""
+    return not str(name).endswith(".toml")
 
 
 def segment_formats() -> dict[str, SegmentFormat]:
@@ -133,15 +218,16 @@ def segment_formats() -> dict[str, SegmentFormat]:
 
 
 def read_annotations(
-    path: Path, *, format: str = "auto", columns: Mapping[str, str] | None = None
+    path: Path, *, format: str = "auto", columns: Mapping[str, str] | None = None, classes: Path | None = None
 ) -> list[AnnotatedRow | RowError]:
     """Read all rows of an annotation file.
 
     Args:
         path: The file.
-        format: Name of a format, or "auto" to recognize it.
+        format: Name of a format, path of a TOML file with a list preset, or "auto" to recognize the format.
         columns: Column names that differ from the usual ones, as in `study.segment_columns`. A table that has the
             columns named for times is read as csv.
+        classes: Text file with the names of classes, for formats that have numbers.
 
     Returns:
         Segments and unreadable rows in the order of the file.
@@ -149,34 +235,74 @@ def read_annotations(
     Raises:
         UserError: If the file cannot be read, the format does not exist, or the file does not have that format.
     """
-    SEGMENT_FORMATS.check(format, also=("auto",))
-    try:
-        with open(path, "rb") as file:
-            head = decode_head(file.read(1 << 16))
-    except OSError as error:
-        raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
-    if format == "auto":
-        from actionprep.datasets.annotation_formats.plain_csv import is_mapped
-
-        formats = segment_formats()
-        found = [one for one in formats.values() if one.recognizes(path, head)]
-        if not found:
-            broken = "".join(f"\n{error}" for error in SEGMENT_FORMATS.broken().values())
-            raise UnknownFormatError(
-                f"Cannot detect the annotation format of {path}. Formats: "
-                f"{'; '.join(f'{one.name} ({one.description})' for one in formats.values())}. Name one with "
-                f"study.segment_format, or name the columns of a csv with study.segment_columns.{broken}"
-            )
-        format = "csv" if found[-1].name == "csv" and is_mapped(columns or {}, header_of(head)) else found[0].name
-    reader = SEGMENT_FORMATS.find(format)
+    head = _head_of(path)
+    reader = _detected(path, head, columns or {}) if format == "auto" else find_segment_format(format)
+    if classes is not None and reader.with_classes is not None:
+        reader = reader.with_classes(classes)
     try:
         return list(reader.read(path, columns or {}))
     except OSError as error:
         raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
     except (ValueError, LookupError, OverflowError, RecursionError) as error:
+        if format == "auto" and reader.name == "csv" and (presets := _resembling(path, head)):
+            raise AmbiguousListError(path, presets) from None
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is not a valid '{format}' annotation file: {error}.") from None
+        raise UserError(f"{path} is not a valid '{reader.name}' annotation file: {error}.") from None
+
+
+def find_segment_format(name: str) -> SegmentFormat:
+    """Return the annotation format of a name, or the list preset in a TOML file.
+
+    Raises:
+        UserError: If there is no such format, or the file is not a list preset.
+    """
+    if is_no_preset_file(name):
+        return SEGMENT_FORMATS.find(name)
+    from actionprep.datasets.annotation_formats.lists import list_format
+
+    return list_format(Path(name))
+
+
+def _detected(path: Path, head: str, columns: Mapping[str, str]) -> SegmentFormat:
+    from actionprep.datasets.annotation_formats.plain_csv import is_mapped
+
+    formats = segment_formats()
+    found = [one for one in formats.values() if one.recognizes(path, head)]
+    if not found:
+        if presets := _resembling(path, head):
+            raise AmbiguousListError(path, presets)
+        broken = "".join(f"\n{error}" for error in SEGMENT_FORMATS.broken().values())
+        raise UnknownFormatError(
+            f"Cannot detect the annotation format of {path}. Formats: "
+            f"{'; '.join(f'{one.name} ({one.description})' for one in formats.values())}. Name one with "
+            f"study.segment_format, or name the columns of a csv with study.segment_columns.{broken}"
+        )
+    return found[-1] if found[-1].name == "csv" and is_mapped(columns, header_of(head)) else found[0]
+
+
+def _head_of(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return decode_head(file.read(1 << 16))
+    except OSError as error:
+        raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
+
+
+def resembling_formats(path: Path) -> list[str]:
+    """Return the names of the formats of lists without header that a file could have.
+
+    Raises:
+        UserError: If the file cannot be read.
+    """
+    head = _head_of(path)
+    recognized = [name for name, one in segment_formats().items() if name != "csv" and one.recognizes(path, head)]
+    return recognized or _resembling(path, head)
+
+
+def _resembling(path: Path, head: str) -> list[str]:
+    """Names of the formats that the first rows of a file could have."""
+    return [name for name, one in segment_formats().items() if one.resembles is not None and one.resembles(path, head)]
 
 
 @dataclass
@@ -186,12 +312,14 @@ class CheckedSegments:
     Attributes:
         segments: Segments by recording, in order of time.
         splits: For each recording the splits that rows give it, each with the line of its first row.
+        labels: Label of full recordings, with the line of its row. Several labels of one recording are segments instead.
         findings: What the user should know.
         num_unusable: Number of rows that are left out.
     """
 
     segments: dict[str, tuple[Segment, ...]] = field(default_factory=dict)
     splits: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    labels: dict[str, tuple[str, int | None]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     num_unusable: int = 0
 
@@ -202,7 +330,8 @@ def check_segments(
     source: str,
     names: RecordingNames,
     views: Mapping[str, Sequence[View]],
-    only: str | None = None,
+    only: tuple[str, str | None] | None = None,
+    point_length_s: float | None = None,
 ) -> CheckedSegments:
     """Keep the rows that can be used and report the others.
 
@@ -215,14 +344,19 @@ def check_segments(
         source: Name of the file, for reports.
         names: Resolves names in the file.
         views: Views by recording.
-        only: The recording of rows that name none.
+        only: Recording of rows that name none, and the view whose frames they count, if the file is about one view.
+        point_length_s: Length of segments that begin at events without length, in seconds; None leaves such events out
+            and reports their number.
     """
     checked = CheckedSegments()
     kept: dict[str, list[Segment]] = {}
     absent: Counter[tuple[str, str]] = Counter()
     first_line: dict[tuple[str, str], int | None] = {}
     without_label: Counter[str] = Counter()
+    points: Counter[str] = Counter()
+    not_used: Counter[str] = Counter()
     linked: set[tuple[str, ...]] = set()
+    of_clips: dict[str, list[AnnotatedRow]] = {}
     rates = _rates_by_view(views)
     matches = [_find(row, names, views) if isinstance(row, AnnotatedRow) else None for row in rows]
     # Names of other recordings may look like one of this study: of several such names the exact one counts.
@@ -232,17 +366,32 @@ def check_segments(
         try:
             if isinstance(row, RowError):
                 raise row
-            match = _Match(None, only, None) if row.recording is None and only else found
+            match = found
+            if row.recording is None and only is not None:
+                match = _Match(None, only[0], only[1] if row.unit == "frame" else None)
             if match is None or match.name in resolved.problems:
                 problem = resolved.problems.get(match.name or "") if match is not None else None
                 key = _names_of(row), problem or names.problem(row.recording or "")
                 absent[key] += 1
                 first_line.setdefault(key, line)
                 continue
+            if row.joined is not None:
+                match = replace(match, shift=match.shift - _start_of(row.joined, names, views))
+            if row.is_point:
+                if point_length_s is None:
+                    points[row.label] += 1
+                    checked.num_unusable += 1
+                    continue
+                row = replace(row, offset=row.onset + point_length_s)
+            if row.not_used:
+                not_used[row.not_used] += 1
             if row.split:
                 checked.splits.setdefault(match.recording, {}).setdefault(row.split, line)
             if match.others:
                 linked.add((match.recording, *match.others))
+            if row.is_full_clip:
+                of_clips.setdefault(match.recording, []).append(row)
+                continue
             segment, note = _on_recording_clock(row, match, views.get(match.recording, ()), rates)
         except RowError as error:
             checked.num_unusable += 1
@@ -253,6 +402,17 @@ def check_segments(
         if row.label_from_layer:
             without_label[row.layer] += 1
         kept.setdefault(match.recording, []).append(segment)
+    for recording, clip_rows in of_clips.items():
+        try:
+            segments = _of_full_clip(recording, clip_rows, views.get(recording, ()), source)
+        except RowError as error:
+            checked.num_unusable += 1
+            checked.findings.append(Finding("unusable segment", _where(source, error.line), str(error)))
+            continue
+        if len(segments) == 1:
+            checked.labels[recording] = segments[0].label, clip_rows[0].line
+        else:
+            kept.setdefault(recording, []).extend(segments)
     for (name, problem), count in absent.items():
         checked.num_unusable += count
         where = _where(source, first_line[name, problem])
@@ -261,6 +421,15 @@ def check_segments(
     for layer, count in without_label.items():
         what = "1 annotation has no value and gets" if count == 1 else f"{count} annotations have no value and get"
         checked.findings.append(Finding("label from tier", source, f"{what} the name of the tier, '{layer}', as label"))
+    if points:
+        listed = name_list([f"{label} {count}" for label, count in points.items()])
+        message = (
+            f"{counted(points.total(), 'point event')} without length ({listed}) left out; study.point_length = 500 makes "
+            "segments of 500 ms of them"
+        )
+        checked.findings.append(Finding("point events", source, message))
+    for what, count in not_used.items():
+        checked.findings.append(Finding("detail not used", source, f"{counted(count, 'segment')} with {what}"))
     for recording, *others in sorted(linked):
         checked.findings.append(
             Finding(
@@ -272,6 +441,36 @@ def check_segments(
         )
     checked.segments = {recording: tuple(sorted(segments, key=_order)) for recording, segments in kept.items()}
     return checked
+
+
+def _of_full_clip(recording: str, rows: Sequence[AnnotatedRow], views: Sequence[View], source: str) -> list[Segment]:
+    """Return one segment over the full recording for each of its labels.
+
+    Raises:
+        RowError: If the recording needs a length and has no readable view.
+        UserError: If rows give the recording different labels.
+    """
+    labels: dict[int | None, dict[str, AnnotatedRow]] = {}
+    for row in rows:
+        if label := normalize_label(row.label):
+            labels.setdefault(row.line, {}).setdefault(label, row)
+    (first, own), *others = labels.items() or ((None, {}),)
+    for line, other in others:
+        if other.keys() != own.keys():
+            raise UserError(
+                f"{_where(source, first)} and {_where(source, line)} contradict each other: recording '{recording}' has "
+                f"label {_listed(own)} and {_listed(other)}. Correct one of them."
+            )
+    readable = [view for view in views if view.status == "ok" and view.num_frames]
+    if len(own) > 1 and not readable:
+        raise RowError(f"its labels {_listed(own)} need a readable video of recording '{recording}'", first)
+    onset = min((view.span[0] for view in readable), default=0.0)
+    offset = max((view.span[1] for view in readable), default=0.0)
+    return [Segment(onset, offset, label, row.layer, row.annotator) for label, row in own.items()]
+
+
+def _listed(labels: Iterable[str]) -> str:
+    return " and ".join(f"'{label}'" for label in labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +509,38 @@ def _find(row: AnnotatedRow, names: RecordingNames, views: Mapping[str, Sequence
     return replace(best, others=tuple(recordings))
 
 
+def _start_of(joined: JoinedFiles, names: RecordingNames, views: Mapping[str, Sequence[View]]) -> float:
+    """Return when a row's file begins on the time line of its files, in s, from the lengths of the study's videos.
+
+    Raises:
+        RowError: If a length is unknown, or the files do not add up to the total length.
+    """
+    if joined.index == 0:
+        return 0.0
+    lengths = []
+    for name in joined.files:
+        match = names.find(name)
+        view = next(
+            (one for one in views.get(match[0], ()) if match[1] in (None, one.id) and one.num_frames)
+            if match
+            else iter(()),
+            None,
+        )
+        if view is None:
+            raise RowError(
+                f"its times count from the start of '{joined.files[0]}', and the length of '{name}' is not known, because "
+                "the study has no such video. Annotate with the project file (.boris), which has all lengths"
+            )
+        lengths.append(view.frame_times[-1] + view.frame_duration)
+    if abs(sum(lengths) - joined.total_s) > 0.5:
+        raise RowError(
+            f"its times count from the start of '{joined.files[0]}': the files {', '.join(joined.files)} last "
+            f"{sum(lengths):.3f} s together, and the observation {joined.total_s:.3f} s, so a file without events is "
+            "missing. Annotate with the project file (.boris), which has all files"
+        )
+    return float(sum(lengths[: joined.index]))
+
+
 def _is_file_of(match: _Match, views: Sequence[View]) -> bool:
     """Whether a name is the file name of a view, with its suffix: sound of the same name is another file."""
     file_name = PurePosixPath((match.name or "").replace("\\", "/")).name
@@ -330,7 +561,7 @@ def _names_of(row: AnnotatedRow) -> str:
 def _on_recording_clock(
     row: AnnotatedRow, match: _Match, views: Sequence[View], rates: Mapping[str, float]
 ) -> tuple[Segment, str | None]:
-    """Check a row and bring its times to the recording's clock.
+    """Check a row, and convert its times to the recording's clock.
 
     Returns:
         The segment, and a note where it begins or ends outside the recording.
@@ -338,9 +569,12 @@ def _on_recording_clock(
     Raises:
         RowError: If the row cannot be used.
     """
-    onset, offset, line = row.onset + match.shift, row.offset + match.shift, row.line
+    line = row.line
     readable = [view for view in views if view.status == "ok" and view.num_frames]
     named = next((view for view in views if view.id == match.view), None)
+    if row.timecode is not None:
+        row = _in_frames(row, row.timecode, readable if named is None else [named])
+    onset, offset = row.onset + match.shift, row.offset + match.shift
     if not (math.isfinite(onset) and math.isfinite(offset)):
         raise RowError(f"times {onset} to {offset} are not finite", line)
     if onset == offset:
@@ -374,6 +608,18 @@ def _on_recording_clock(
         if onset < first - slack or offset > last + slack:
             note = f"{onset:.3f} to {offset:.3f} s goes beyond {spans}; it is kept as it is"
     return Segment(onset, offset, normalize_label(row.label), row.layer, row.annotator), note
+
+
+def _in_frames(row: AnnotatedRow, timecode: tuple[Timecode, Timecode], views: Sequence[View]) -> AnnotatedRow:
+    """Return a row with frame numbers for its time codes."""
+    rate = next((rate for view in views if (rate := _rate(view))), 0.0)
+    if not rate:
+        raise RowError(f"time code {timecode[0]} needs a readable video with a frame rate", row.line)
+    try:
+        onset, offset = (code.frame_number(rate) for code in timecode)
+    except ValueError as error:
+        raise RowError(str(error), row.line) from None
+    return replace(row, onset=onset, offset=offset, unit="frame", timecode=None)
 
 
 def _check_rates(row: AnnotatedRow, recording: str, views: Sequence[View], rates: Mapping[str, float]) -> None:
@@ -420,6 +666,26 @@ def normalize_label(label: str) -> str:
     macOS writes file names in the decomposed form; without this, one class would be two that look alike.
     """
     return unicodedata.normalize("NFC", label.strip())
+
+
+def parse_interval(onset: str, offset: str, scale: float = 1.0) -> dict[str, Any]:
+    """Parse the two times of a row.
+
+    Args:
+        onset: A time for `parse_time`, or a time code hh:mm:ss:ff.
+        offset: Likewise; both are time codes, or neither.
+        scale: Factor to seconds, or to frames.
+
+    Returns:
+        The arguments onset and offset of `AnnotatedRow`, and timecode if they are time codes.
+
+    Raises:
+        ValueError: If a text is not a time.
+    """
+    first, last = Timecode.parse(onset), Timecode.parse(offset)
+    if first is not None and last is not None:
+        return {"onset": 0.0, "offset": 0.0, "timecode": (first, last)}
+    return {"onset": parse_time(onset) * scale, "offset": parse_time(offset) * scale}
 
 
 def parse_time(text: str) -> float:

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from actionprep.datasets.alignment import align_recording, measure_alignment
-from actionprep.datasets.annotations import AnnotatedRow, CheckedSegments, RowError, check_segments
+from actionprep.datasets.annotations import AnnotatedRow, CheckedSegments, RowError, check_segments, normalize_label
 from actionprep.datasets.cameras import Camera, cameras_of_views, read_calibration
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.catalog_tables import (
@@ -33,8 +33,9 @@ from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
-from actionprep.datasets.video_layouts import discover, split_of, tables_of
+from actionprep.datasets.video_layouts import discover, names_of, split_of, tables_of
 from actionprep.errors import InputError, UserError, read_error
+from actionprep.json_values import counted
 from actionprep.settings import canonical_json
 
 NOT_ALIGNED: Final = "views not aligned"
@@ -175,10 +176,13 @@ def scan(
     views = [_on_clock(view, settings) for view in views]
 
     catalog = Catalog(tuple(found.recordings), tuple(views))
-    checked = _check_rows(found.rows, catalog, RecordingNames.of([one.id for one in found.recordings], views))
+    names = names_of(found.recordings, views, folder, settings)
+    checked = _check_rows(found.rows, catalog, names, settings.point_length)
     recordings, about_splits = _with_splits(found.recordings, checked)
+    recordings, about_clips = _with_labels(recordings, checked)
     catalog = replace(catalog, recordings=recordings, segments=_in_time(checked.values()))
-    findings = [*found.findings, *chain.from_iterable(each.findings for each in checked.values()), *about_splits]
+    findings = [*found.findings, *chain.from_iterable(each.findings for each in checked.values())]
+    findings += [*about_splits, *about_clips]
     findings += _about_views(views)
     broken = {view.recording for view in views if not view.has_video and not view.digest}
     findings += _about_labels([one for one in recordings if one.id not in broken], catalog.segments)
@@ -256,7 +260,7 @@ def with_state(view: View, state: FileState) -> View:
 
 
 def _reused(before: View, view: View) -> View:
-    """Facts of the last scan for a view as it is found now."""
+    """Combine the facts of the last scan with the current recording, id, path and clock of an unchanged view."""
     return replace(before, recording=view.recording, id=view.id, path=view.path, offset=view.offset, drift=view.drift)
 
 
@@ -399,34 +403,40 @@ def _partial(folder: StudyFolder) -> Path:
 
 
 def _check_rows(
-    rows: Mapping[str, Sequence[AnnotatedRow | RowError]], catalog: Catalog, names: RecordingNames
+    rows: Mapping[str, Sequence[AnnotatedRow | RowError]],
+    catalog: Catalog,
+    names: RecordingNames,
+    point_length_ms: float | None,
 ) -> dict[str, CheckedSegments]:
     """Check the annotated rows of each file."""
     views = {recording.id: catalog.views_of(recording.id) for recording in catalog.recordings}
-    recording_of = _recordings_of_files(rows, names)
+    recording_of = recordings_of_files(rows, names)
+    length_s = None if point_length_ms is None else point_length_ms / 1000
     return {
-        source: check_segments(own, source=source, names=names, views=views, only=recording_of.get(source))
+        source: check_segments(
+            own, source=source, names=names, views=views, only=recording_of.get(source), point_length_s=length_s
+        )
         for source, own in rows.items()
     }
 
 
-def _recordings_of_files(sources: Iterable[str], names: RecordingNames) -> dict[str, str]:
-    """The recording that each annotation file is about by its own name, for rows that name none.
+def recordings_of_files(sources: Iterable[str], names: RecordingNames) -> dict[str, tuple[str, str | None]]:
+    """The recording, and possibly view, that each annotation file is about by its own name, for rows that name none.
 
     The longest end of the path counts. Where files lie in folders as the recordings do, `siteB/take_1.csv` is not about
     `siteA/take_1`.
     """
-    by_folder: dict[str, str] = {}
-    by_name: dict[str, str] = {}
+    by_folder: dict[str, tuple[str, str | None]] = {}
+    by_name: dict[str, tuple[str, str | None]] = {}
     for source in sources:
         parts = PurePosixPath(source).with_suffix("").parts
         ends = ["/".join(parts[start:]) for start in range(len(parts)) if parts[start] not in ("/", "..")]
         matches = [(end, match) for end in ends if (match := names.find(end)) is not None]
         if matches:
-            end, (recording, _) = matches[0]
+            end, (recording, view) = matches[0]
             is_bare = "/" in recording and "/" not in end
-            (by_name if is_bare else by_folder)[source] = recording
-    in_folders = any("/" in recording for recording in by_folder.values())
+            (by_name if is_bare else by_folder)[source] = (recording, view)
+    in_folders = any("/" in recording for recording, _ in by_folder.values())
     return by_folder if in_folders else {**by_folder, **by_name}
 
 
@@ -468,9 +478,7 @@ def _with_splits(
                         "Correct one of them."
                     )
     for (source, name), count in unknown.items():
-        message = (
-            f"split '{name}' of {count} recording{'s'[: count != 1]} is none of train, val and test; it is not used"
-        )
+        message = f"split '{name}' of {counted(count, 'recording')} is none of train, val and test; it is not used"
         findings.append(Finding("unknown split", source, message))
     changed = []
     for recording in recordings:
@@ -480,6 +488,24 @@ def _with_splits(
             findings.append(Finding("conflicting labels", place, message))
         changed.append(replace(recording, split=recording.split or split))
     return tuple(changed), findings
+
+
+def _with_labels(
+    recordings: Sequence[Recording], checked: Mapping[str, CheckedSegments]
+) -> tuple[tuple[Recording, ...], list[Finding]]:
+    """Add the labels that annotation files give full recordings; the label of a table or folder wins."""
+    findings: list[Finding] = []
+    labels = {recording.id: recording.label for recording in recordings}
+    for source, each in checked.items():
+        for id, (label, line) in each.labels.items():
+            before = labels[id]
+            if before is None:
+                labels[id] = label
+            elif normalize_label(before) != label:
+                place = source if line is None else f"{source}:{line}"
+                message = f"recording '{id}' has label '{before}' and here '{label}'; the first is used"
+                findings.append(Finding("conflicting labels", place, message))
+    return tuple(replace(recording, label=labels[recording.id]) for recording in recordings), findings
 
 
 def _position(views: Sequence[View]) -> Callable[[View], int]:

@@ -82,9 +82,27 @@ class StudySettings(Settings):
     segments: tuple[str, ...] = option(
         (), "Annotation files, folders or glob patterns with segments, for any layout.", names="file"
     )
-    segment_format: str = option("auto", "Format of the annotation files; auto detects it for each file.")
+    segment_format: str = option(
+        "auto",
+        "Format of the annotation files, or a TOML file with a custom list preset (see 'actionprep formats'); auto "
+        "detects it for each file.",
+        names="file",
+        known=is_no_layout_file,
+    )
+    segment_classes: str | None = option(
+        None,
+        "Text file with the name of each class, for annotations with numbers; not set: the file that the format has "
+        "beside its lists.",
+        names="file",
+    )
     segment_columns: dict[str, str] = option(
         {}, "Columns of csv annotations that have other names: { recording = 'video_id', onset = 'start' }."
+    )
+    point_length: float | None = option(
+        None,
+        "Length in ms of the segments that begin at events without length, such as POINT events of BORIS; not set: such "
+        "events are counted and left out.",
+        gt=0,
     )
     encoding: str = option(
         "auto",

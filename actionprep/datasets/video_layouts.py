@@ -15,9 +15,12 @@ from actionprep.datasets.annotations import (
     RowError,
     UnknownFormatError,
     UnmappedColumnsError,
+    is_no_preset_file,
     normalize_label,
+    parse_interval,
     parse_time,
     read_annotations,
+    resembling_formats,
     segment_formats,
 )
 from actionprep.datasets.cameras import calibration_files
@@ -33,7 +36,8 @@ from actionprep.datasets.table_files import TableFiles
 from actionprep.datasets.tables import encoding_findings, read_csv, require_columns, text_encoding
 from actionprep.datasets.video_suffixes import is_video_file
 from actionprep.datasets.view_files import add_readings
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError, name_list, nearest
+from actionprep.json_values import counted
 
 _FIELDS = ("label", "subject", "session", "split")
 
@@ -66,7 +70,7 @@ def _discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
         add_readings(found, folder, settings)
     found.views.sort(key=lambda view: (natural_key(view.recording), natural_key(view.id)))
     found.recordings.sort(key=lambda recording: natural_key(recording.id))
-    names = RecordingNames.of([recording.id for recording in found.recordings], found.views)
+    names = names_of(found.recordings, found.views, folder, settings)
     if settings.recordings is not None:
         _add_attributes(found, names, folder, settings)
     found.recordings = [_with_normal_forms(recording) for recording in found.recordings]
@@ -74,6 +78,14 @@ def _discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
         found.views = _with_offsets(found, names, folder, settings.offsets)
     _read_segments(found, folder, settings)
     return found
+
+
+def names_of(
+    recordings: Iterable[Recording], views: Iterable[View], folder: StudyFolder, settings: StudySettings
+) -> RecordingNames:
+    """Collect the names that tables may use for recordings."""
+    base = folder.relative(folder.resolve(settings.videos))
+    return RecordingNames.of([recording.id for recording in recordings], views, videos=base)
 
 
 def videos_below(folder: StudyFolder, settings: StudySettings) -> list[Path]:
@@ -114,6 +126,10 @@ def tables_of(folder: StudyFolder, settings: StudySettings) -> list[Path]:
             tables += [path for path in (folder.resolve(given), beside / given) if path.is_file()][:1]
     if settings.calibration is not None and folder.resolve(settings.calibration).exists():
         tables += calibration_files(folder.resolve(settings.calibration))
+    options = annotation_options(folder, settings)
+    named = [Path(options["format"])] if not is_no_preset_file(options["format"]) else []
+    named += [options["classes"]] if options["classes"] is not None else []
+    tables += [path for path in named if path.is_file()]
     return [*tables, *annotation_files(folder, settings.segments, may_be_missing=True)]
 
 
@@ -155,13 +171,23 @@ def annotation_files(folder: StudyFolder, wanted: Sequence[str], *, may_be_missi
     return files
 
 
+def annotation_options(folder: StudyFolder, settings: StudySettings) -> dict[str, Any]:
+    """Return the arguments of `read_annotations` that the settings of a study give."""
+    format, classes = settings.segment_format, settings.segment_classes
+    return {
+        "format": format if is_no_preset_file(format) else str(folder.resolve(format)),
+        "columns": settings.segment_columns,
+        "classes": None if classes is None else folder.resolve(classes),
+    }
+
+
 def _read_segments(found: Discovery, folder: StudyFolder, settings: StudySettings) -> None:
     """Read the annotation files; in folders, files of no annotation format are reported and left out."""
     files = annotation_files(folder, settings.segments)
     unused: list[UserError] = []
     for path, is_named in files.items():
         try:
-            rows = read_annotations(path, format=settings.segment_format, columns=settings.segment_columns)
+            rows = read_annotations(path, **annotation_options(folder, settings))
         except (UnknownFormatError, UnmappedColumnsError) as error:
             is_table = isinstance(error, UnmappedColumnsError) and path.suffix.lower() != ".txt"
             if is_named or is_table:
@@ -306,7 +332,8 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
                 found.findings.append(Finding("conflicting labels", folder.relative(base / file), message))
     if not found.views:
         instead = (
-            f"There are {len(videos)} videos that do not match, such as '{videos[0].as_posix()}'"
+            f"There {'is' if len(videos) == 1 else 'are'} {counted(len(videos), 'video')} that "
+            f"{'does' if len(videos) == 1 else 'do'} not match, such as '{videos[0].as_posix()}'"
             if videos
             else f"There are {_some_files(others)}"
         )
@@ -329,8 +356,13 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
         )
     videos = folder.resolve(settings.videos)
     table = _table_path(folder, settings.csv, videos)
-    columns, rows = read_csv(table)
-    require_columns(table, columns, {settings.path_column: "study.path_column (--path-column)"})
+    try:
+        columns, rows = read_csv(table)
+        require_columns(table, columns, {settings.path_column: "study.path_column (--path-column)"})
+    except UserError as error:
+        if presets := resembling_formats(table):
+            raise UserError(_list_instead_of_table(table, presets, folder)) from error
+        raise
     bases = [base for base in dict.fromkeys((videos, table.parent, folder.root)) if base.is_dir()]
     named = {
         "recording": settings.recording_column,
@@ -364,8 +396,7 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
             try:
                 segment = AnnotatedRow(
                     recording=id,
-                    onset=parse_time(row[times[0]]) * times[3],
-                    offset=parse_time(row[times[1]]) * times[3],
+                    **parse_interval(row[times[0]], row[times[1]], times[3]),
                     label=values.get("label", ""),
                     unit=times[2],
                     line=line,
@@ -403,6 +434,14 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
                 )
             found.views.append(View(id, view or str(index), file))
     return found
+
+
+def _list_instead_of_table(table: Path, presets: Sequence[str], folder: StudyFolder) -> str:
+    return (
+        f"{table} is a list without a header, and layout csv needs a table with the column 'path'. It resembles "
+        f"{', '.join(presets)}. Read it as annotations, and find the videos by a pattern:\n"
+        f"  actionprep init --pattern '{{recording}}.*' --segments {folder.relative(table)} --segment-format {presets[0]}"
+    )
 
 
 def _add_attributes(found: Discovery, names: RecordingNames, folder: StudyFolder, settings: StudySettings) -> None:
@@ -620,7 +659,7 @@ def _unused_files(folder: StudyFolder, base: Path, others: Iterable[Path]) -> li
     findings = []
     for suffix, files in sorted(by_suffix.items()):
         where = folder.relative(base / files[0])
-        count = f"{len(files):,} file{'s'[: len(files) != 1]}"
+        count = counted(len(files), "file")
         if suffix == ".gif":
             message = (
                 f"{count} with the suffix .gif and a single image: animations are read as videos, still images are not"
@@ -628,7 +667,7 @@ def _unused_files(folder: StudyFolder, base: Path, others: Iterable[Path]) -> li
         elif suffix in IMAGE_SUFFIXES:
             folders = len({file.parent for file in files})
             message = (
-                f"{count} with the suffix {suffix} in {folders:,} folder{'s'[: folders != 1]}: images are not read as "
+                f"{count} with the suffix {suffix} in {counted(folders, 'folder')}: images are not read as "
                 "videos; set image_rate under [study] to read each folder of numbered images as one video"
             )
         else:
@@ -709,12 +748,10 @@ def _id_of_path(path: Path, given: str, bases: Iterable[Path]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     """Names for a message, at most three of them."""
-    return ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return name_list([f"'{name}'" for name in names], 3)
 
 
 def _some_files(files: Sequence[Path]) -> str:
     if not files:
         return "no files at all"
-    return (
-        f"{len(files)} other files ({', '.join(file.as_posix() for file in files[:3])}{' …' if len(files) > 3 else ''})"
-    )
+    return f"{counted(len(files), 'other file')} ({name_list([file.as_posix() for file in files], 3)})"

@@ -1,4 +1,4 @@
-"""A timeline below a video: labeled bars and a line at the current time."""
+"""A timeline below a video: labeled bars and a marker of the current time."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def video_frames(
         scenes: One scene per view.
         times: Increasing times in seconds, shape (T,).
         title: Title at the top.
-        rows: Rows of the timeline below, with a line at the current time.
+        rows: Rows of the timeline below, with a marker of the current time.
         span: Interval of the timeline in seconds. Default: that of `times`.
         colors: Colors of labels. Default: those of `label_colors`.
         columns: Maximum number of views side by side.
@@ -162,7 +162,7 @@ def video_frames(
 def _draw_current_label(
     canvas: np.ndarray, row: TimelineRow, time: float, right: int, colors: Mapping[str, Color]
 ) -> None:
-    """Draw the most probable label of a row at a time, in a box that ends at `right`."""
+    """Draw the most probable label of a timeline row at this time, in a box that ends at `right`."""
     now = [bar for bar in row.bars if bar.onset <= time < bar.offset and bar.label and not bar.ignored]
     if not now:
         return

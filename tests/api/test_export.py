@@ -357,7 +357,7 @@ def test_export_npz_replaces_other_exports_on_request(frames: Store, tmp_path: P
     first = export_npz(frames, tmp_path, size=16)
     again = export_npz(frames, tmp_path, size=16)
     assert (again.folder, again.written, again.kept) == (first.folder, 0, 24)
-    with pytest.raises(UserError, match=r"is an export of other snippets or settings\. Replace it with --overwrite"):
+    with pytest.raises(UserError, match=r"is an export of other content or settings\. Replace it with --overwrite"):
         export_npz(frames, tmp_path, size=24)
     export_npz(frames, tmp_path, size=24, overwrite=True)
     with np.load(next(first.folder.glob("*/*/*.npz"))) as file:
@@ -430,7 +430,7 @@ def test_gesture_folders_are_stores(tmp_path: Path) -> None:
     assert 0 <= tested["accuracy"] <= 1
 
 
-def test_gesture_folder_of_every_third_frame_has_three_times_the_interval(tmp_path: Path) -> None:
+def test_gesture_folder_of_every_third_frame_scales_the_interval(tmp_path: Path) -> None:
     store = open_store(write_gesture_folder(tmp_path, frames=13, rate=3))
     item = store.item("frames", "train/gesture/000000000_show_train", "0")
     np.testing.assert_allclose(item["time"][:], np.arange(13) * 3 / 29.97)

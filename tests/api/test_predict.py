@@ -56,7 +56,7 @@ def square_video(path: Path, motion: str = "right") -> Path:
     return write_square_video(path, (motion, 0), (motion, 1))
 
 
-def test_fused_runs_answer_with_their_weighted_pool_from_one_store(runs, tmp_path, monkeypatch):
+def test_predict_fusion_pools_weighted_runs_of_one_store(runs, tmp_path, monkeypatch):
     made = fuse(runs, tmp_path / "fused", weights=(1, 3))
     video = square_video(tmp_path / "new.avi")
     alone = [predict_videos(run.folder, [video], out=tmp_path / "out", **OPTIONS).timeline for run in runs]

@@ -146,7 +146,7 @@ def test_a_run_of_one_view_takes_a_video_whatever_its_name():
     assert groups.sentences == []
 
 
-def test_two_videos_of_one_view_and_views_that_do_not_exist_are_refused(tmp_path):
+def test_group_videos_rejects_duplicate_and_unknown_views(tmp_path):
     pattern = of_pattern(tmp_path, "{recording}/cam{view}.mp4")
     with pytest.raises(UserError, match=r"Two videos for view '3': a/cam3.mp4 and b/cam3.mp4. Give one for each"):
         name_videos(["a/cam3.mp4", "b/cam3.mp4"], ("0", "3"), pattern)

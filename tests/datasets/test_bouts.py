@@ -101,7 +101,7 @@ def test_bout_statistics_equal_counts_of_milliseconds(rows: list[Segment], bin_m
         assert dict(found) == {label: sum(b.label == label for b in bouts) for label in {b.label for b in bouts}}
 
 
-def test_bout_statistics_have_zeros_for_labels_of_other_recordings() -> None:
+def test_bout_statistics_are_zero_for_labels_of_other_recordings() -> None:
     rows = bout_statistics(
         [
             Observation("one", (0, 10), (Segment(2, 3, "dig"),)),

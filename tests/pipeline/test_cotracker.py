@@ -101,7 +101,7 @@ def track(settings: TracksSettings, num_frames: int, queries: np.ndarray, *, bot
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_frames", [3, 16, 21, 40])
-def test_points_come_back_in_pixels_of_the_frames_in_both_directions(repo, kind, num_frames):
+def test_cotracker_returns_frame_pixels_in_both_directions(repo, kind, num_frames):
     seed = num_frames // 2
     queries = np.array([[seed, 100.0, 50.0], [seed, 20.5, 180.25]])
     found = track(settings_for(kind, repo), num_frames, queries)
@@ -168,7 +168,7 @@ def test_identity_follows_code_and_weights(repo):
     assert kind.identity(settings)["weights"] != before["weights"]
 
 
-def test_missing_weights_say_where_they_were_sought_and_what_to_do(repo):
+def test_cotracker_missing_weights_names_paths_and_remedies(repo):
     settings = TracksSettings(tracker="cotracker3_offline", repo=str(repo), checkpoint=str(repo / "none.pth"))
     kind = TRACKERS.find("cotracker3_offline")
     assert not kind.is_available(settings)
@@ -252,7 +252,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("form", ["plain pickle", "torch file"])
-def test_a_checkpoint_that_is_a_malicious_pickle_is_refused_unrun(repo, tmp_path, form):
+def test_cotracker_rejects_a_malicious_pickle_without_running_it(repo, tmp_path, form):
     marker, checkpoint = tmp_path / "was-run", tmp_path / "scaled_offline.pth"
     if form == "plain pickle":
         checkpoint.write_bytes(pickle.dumps({"velocity": Evil(marker)}, protocol=2))

@@ -64,7 +64,7 @@ def test_what_is_installed_is_ready(bare, tmp_path):
     assert {one.state for one in poses().values()} == {"ready"}
 
 
-def test_a_new_study_names_mediapipe_where_nothing_can_be_fetched_and_says_how_to_get_it(bare, tmp_path):
+def test_new_study_uses_mediapipe_without_internet_access(bare, tmp_path):
     study, notes = make_study(tmp_path / "study", {}, force=True)
     assert study.settings["pose"].backend == "mediapipe"
     assert "install it once with 'actionprep doctor --install mediapipe'" in notes[2]

@@ -89,7 +89,7 @@ def test_a_changed_setting_makes_anew_only_what_depends_on_it(study: Study) -> N
     assert changed["lowres"] == []
 
 
-def test_inputs_that_somebody_made_otherwise_are_kept_by_a_stage_command(study: Study) -> None:
+def test_stage_command_keeps_inputs_with_other_settings(study: Study) -> None:
     study.build("masks", overrides={"masks": {"min_area": 0.02}})
     assert actions(study, "tracks")["masks"] == []
     assert actions(study, "tracks", enforce=True)["masks"] == []
@@ -173,9 +173,7 @@ def test_an_unreadable_file_is_reported_and_blocks_nothing_else(study: Study) ->
     assert len(report.built) == 4
 
 
-def test_the_failure_budget_stops_the_job_and_names_the_most_frequent_cause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failure_budget_stops_the_build_with_the_main_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = small_study(tmp_path, recordings=5)
     monkeypatch.setattr(engine, "MIN_FAILURES", 3)
     first, *others = sorted((study.root / "videos").rglob("*.mp4"))
@@ -265,7 +263,7 @@ KILLS = int(os.environ.get("ACTIONPREP_KILLS", "3"))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_at_random_moments_and_restarted_the_store_is_the_same(tmp_path: Path, workers: int) -> None:
+def test_build_killed_at_random_resumes_to_the_same_store(tmp_path: Path, workers: int) -> None:
     uninterrupted = small_study(tmp_path / "a", recordings=6)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     uninterrupted.build("tracks", "lowres", "snippets")

@@ -129,7 +129,7 @@ def run(store: Store, source: ViewSource, *stages: type[Recorder], done: dict[st
     return made, report
 
 
-def test_stages_get_what_their_inputs_returned_for_the_same_block(
+def test_run_pass_passes_results_of_live_inputs_per_block(
     store: Store, source: ViewSource, kinds: dict[str, type[Recorder]]
 ) -> None:
     (third, second, first), report = run(store, source, kinds["third"], kinds["second"], kinds["first"])
@@ -139,9 +139,7 @@ def test_stages_get_what_their_inputs_returned_for_the_same_block(
     assert (report.num_frames, report.problems) == (COUNT, {})
 
 
-def test_a_stored_input_is_replayed_and_the_stage_sees_no_difference(
-    store: Store, source: ViewSource, kinds: dict[str, type[Recorder]]
-) -> None:
+def test_run_pass_replays_a_stored_input(store: Store, source: ViewSource, kinds: dict[str, type[Recorder]]) -> None:
     decode_pass(source, planned("first"), store)
     (second,), _ = run(store, source, kinds["second"], done={"first": store.item("first", "r", "0")})
     (_, live), _ = run(store, source, kinds["first"], kinds["second"])
@@ -188,7 +186,7 @@ def test_a_stage_that_fails_takes_along_only_those_that_read_it(
     assert list((store.path / ".partial").iterdir()) == []
 
 
-def test_a_video_that_cannot_be_read_fails_all_items_and_leaves_nothing(
+def test_decode_pass_fails_all_items_of_an_unreadable_video(
     store: Store, kinds: dict[str, type[Recorder]], tmp_path: Path
 ) -> None:
     (tmp_path / "text.mp4").write_text("not a video at all, but words\n" * 9)

@@ -123,7 +123,7 @@ def test_poses_of_another_image_size_are_refused_or_scaled(tmp_path):
     assert study.item("pose", "a", 0).attributes["num_rescaled"] == FRAMES
 
 
-def test_joints_outside_are_counted_and_refused_when_they_are_many(tmp_path):
+def test_pose_import_counts_joints_outside_and_rejects_many(tmp_path):
     study = video_study(tmp_path)
     poses = view_poses()
     keypoints = poses.keypoints.copy()
@@ -298,7 +298,7 @@ def test_a_layout_file_is_relative_to_the_study(tmp_path, monkeypatch):
     assert study.poses("a", view=0).skeleton == str(tmp_path / "pair.toml")
 
 
-def test_an_import_into_a_study_of_videos_that_fails_leaves_its_settings(tmp_path):
+def test_failed_pose_import_keeps_the_settings_of_the_study(tmp_path):
     video_study(tmp_path)
     write_npz(tmp_path / "poses" / "a" / "0.npz", view_poses())
     before = (tmp_path / "actionprep.toml").read_bytes()

@@ -72,7 +72,7 @@ def test_points_start_on_what_moves_and_go_with_it():
     assert 0.5 < item.attributes["visible_share"] <= 1
 
 
-def test_windows_cover_every_frame_and_the_last_ends_with_the_view(still):
+def test_tracks_windows_cover_all_frames(still):
     item = run_tracks(numbered_frames(45), TracksSettings(tracker="still", seeding="whole-frame", window=16, stride=8))
     assert item["start"].tolist() == [0, 8, 16, 24, 29]
     assert item["seed"].tolist() == [8, 16, 24, 32, 37]
@@ -158,7 +158,7 @@ def test_the_direction_reaches_the_tracker(still):
 
 
 @pytest.mark.parametrize(("empty", "num_points"), [("nothing", 0), ("whole-frame", 16)])
-def test_a_seed_frame_without_foreground_is_handled_as_asked_and_counted(still, empty, num_points):
+def test_tracks_counts_seed_frames_without_foreground(still, empty, num_points):
     foreground = np.zeros((12, 24, 32), bool)
     foreground[:6] = True
     chosen = TracksSettings(tracker="still", grid=4, window=4, stride=4, empty=empty)
@@ -252,7 +252,7 @@ def test_without_masks_nothing_is_read():
     assert Tracks.inputs(TracksSettings()) == (Input("masks"),)
 
 
-def test_results_are_in_pixels_of_the_video_when_it_is_tracked_smaller():
+def test_tracks_of_downscaled_frames_are_in_video_pixels():
     ground = texture(240, 320, grain=5)
     frames = np.stack([np.rint(shifted(ground, 2.5 * t, 0)) for t in range(8)]).clip(0, 255).astype(np.uint8)
     chosen = TracksSettings(seeding="whole-frame", grid=6, window=8, short_side=120)
@@ -316,7 +316,7 @@ def test_a_rate_above_that_of_the_video_keeps_every_frame():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0.01, 1), st.integers(1, 12), st.integers(0, 999))
-def test_points_spread_over_a_mask_lie_on_it_apart_and_not_too_many(height, width, share, grid, seed):
+def test_spread_over_mask_points_are_on_it_and_separated(height, width, share, grid, seed):
     foreground = np.random.default_rng(seed).random((height, width)) < share
     if not foreground.any():
         return
@@ -328,7 +328,7 @@ def test_points_spread_over_a_mask_lie_on_it_apart_and_not_too_many(height, widt
 
 
 @pytest.mark.parametrize("grid", [5, 12, 20])
-def test_points_spread_over_a_body_come_near_the_number_asked_for_and_are_even(grid):
+def test_spread_over_mask_of_a_body_is_even_and_nearly_full(grid):
     y, x = np.mgrid[:480, :640]
     foreground = ((x - 300) / 60) ** 2 + ((y - 250) / 150) ** 2 < 1
     foreground[150:180, 340:450] = True

@@ -22,7 +22,7 @@ def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("checks") / "store", subjects=4, repeats=2)
 
 
-def test_the_suggestion_is_a_tenth_of_the_rate_from_which_the_loss_rises():
+def test_find_learning_rate_suggests_a_tenth_of_the_turn():
     rates = np.geomspace(1e-6, 1, 61)
     # Constant slope from 1e-4 to 1e-1, then up again.
     losses = 1.7 - 0.2 * np.clip(np.log10(rates) + 4, 0, 3) + np.where(rates > 0.1, 5 * rates, 0)
@@ -43,7 +43,7 @@ def test_noise_before_the_fall_does_not_choose_the_rate(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_lowest_loss_of_a_flat_bottom_does_not_choose_the_rate(seed):
+def test_find_learning_rate_ignores_the_minimum_of_a_flat_curve(seed):
     rates = np.geomspace(1e-6, 1, 100)
     noise = np.random.default_rng(seed).normal(0, 0.01, 100)
     # A small fall, flat over two decades, then up, as with a few augmented snippets.
@@ -60,7 +60,7 @@ def test_learning_rate_test_ignores_a_single_low_loss():
 
 
 @pytest.mark.parametrize(("num_snippets", "batch", "repeats"), [(8, 16, 4), (12, 16, 3), (200, 16, 2), (200, 32, 1)])
-def test_the_fewer_snippets_a_step_has_the_more_searches_are_averaged(num_snippets, batch, repeats):
+def test_find_learning_rate_averages_searches_of_few_snippets(num_snippets, batch, repeats):
     assert _repeats(num_snippets, batch) == repeats
 
 

@@ -112,7 +112,7 @@ def test_clips_have_the_labels_of_the_frames_that_they_show(tmp_path, options):
     assert len({round(float(one), 3) for one in shift.ravel()}) == 2
 
 
-def test_tracks_have_the_labels_of_the_instants_that_they_are_looked_at(store):
+def test_tracks_frame_targets_match_their_sampled_times(store):
     how = TracksInput(frames=20, points=8, overlap=1, time_warp=0.5, trim=0.3, frame_dropout=0, point_dropout=0)
     data = SnippetDataset(store, inputs=how, train=True, seed=3, targets="frame")
     right, wrong = 0, 0
@@ -284,7 +284,7 @@ def test_interrupted_frame_training_ends_with_equal_metrics(store, tmp_path, mon
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_several_labels_of_an_instant_are_learnt_with_a_loss_for_each(tmp_path):
+def test_multi_label_frame_targets_have_a_loss_per_label(tmp_path):
     store = make_changing_store(tmp_path / "store", rule=LabelRule(threshold=0.0, multi_label=True))
     study = make_snippets(
         Catalog((Recording("take_0", subject="0"),), (view("take_0", seconds=SECONDS, fps=FPS),),
@@ -299,7 +299,7 @@ def test_several_labels_of_an_instant_are_learnt_with_a_loss_for_each(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["skeleton-tcn", "skeleton-transformer"])
-def test_skeleton_models_label_every_instant_where_they_are_asked_to(tmp_path, name):
+def test_skeleton_models_predict_time_steps_on_request(tmp_path, name):
     points = np.random.default_rng(0).normal(50, 10, (int(SECONDS * FPS), 1, 17, 2))
     store = with_segments(one_recording(tmp_path / "store", points))
     recipe = find_recipe(name).changed(

@@ -346,7 +346,7 @@ def test_moved_study_keeps_its_fusions_and_stores(store, tmp_path, monkeypatch, 
     assert [one["run"] for one in again.tested["alone"]] == ["../seed-0", "../seed-1"]
 
 
-def test_what_a_fusion_asks_outside_of_its_study_keeps_its_whole_path(runs, tmp_path):
+def test_fusion_records_runs_outside_its_study_as_absolute_paths(runs, tmp_path):
     study = tmp_path / "study"
     study.mkdir()
     (study / "actionprep.toml").write_text("", encoding="utf-8")
@@ -372,14 +372,14 @@ def test_fusion_names_the_test_command_for_missing_val_files(runs, tmp_path):
 
 
 @pytest.mark.parametrize("weights", [(np.nan, 1), (1, np.inf), (1e308, 1e308), (0, 0), (-1, 2), "Equal", "0.5"])
-def test_weights_that_are_none_are_refused_before_anything_is_written(runs, tmp_path, weights):
+def test_fuse_rejects_invalid_weights_before_writing(runs, tmp_path, weights):
     copies = [Path(shutil.copytree(run.folder, tmp_path / run.folder.name)) for run in runs]
     for copy in copies:
         (copy / "test.json").unlink(missing_ok=True)
     expected = (
         rf"'val', 'equal' or one number per run, got '{weights}'"
         if isinstance(weights, str)
-        else r"2 runs, got 2 number\(s\): "
+        else r"2 runs, got 2 numbers: "
     )
     with pytest.raises(UserError, match=expected):
         fuse(copies, tmp_path / "fused", weights=weights)
@@ -391,5 +391,5 @@ def test_the_command_refuses_weights_that_are_no_number(runs, tmp_path):
     names = [str(run.folder) for run in runs]
     done = CliRunner().invoke(app, ["fuse", *names, "--weights", "nan", "1", "--out", str(tmp_path / "fused")])
     assert done.exit_code == 2
-    assert "got 2 number(s): nan, 1." in " ".join(done.output.split())
+    assert "got 2 numbers: nan, 1." in " ".join(done.output.split())
     assert not (tmp_path / "fused").exists()

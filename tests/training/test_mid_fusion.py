@@ -135,7 +135,7 @@ def test_a_mid_fusion_whose_recipes_changed_is_not_resumed(store, joined, tmp_pa
         fit(store, asked, copy, resume=True)
 
 
-def test_a_mid_fusion_from_before_opens_by_the_names_of_its_recipes(store, joined, tmp_path, monkeypatch):
+def test_mid_fusion_of_an_older_version_opens_by_recipe_names(store, joined, tmp_path, monkeypatch):
     copy = Run(shutil.copytree(joined.folder, tmp_path / "run"))
     text = (copy.folder / "recipe.toml").read_text(encoding="utf-8")
     parts = re.compile(r"# Written when a training begins[^\n]*\n|\[input\.parts\..*?\n\n", re.DOTALL)

@@ -53,7 +53,7 @@ def test_pieces_equal_an_average_at_each_instant(windows):
 
 
 @given(st.floats(0, 3), st.floats(0.3, 2.5), st.integers(1, 7))
-def test_windows_that_touch_share_an_edge_however_their_sums_round(start, length, parts):
+def test_timeline_pieces_join_touching_windows_despite_rounding(start, length, parts):
     onset = np.array([start + number * (length / parts) for number in range(30)])
     line = timeline(onset, onset + length, np.full((30, 2), 0.5))
     first, last, _ = line.pieces()
@@ -72,7 +72,7 @@ def test_a_gap_without_windows_parts_segments():
     assert [(one.onset, one.offset) for one, _ in segments] == [(0, 1), (2, 3)]
 
 
-def test_each_frame_takes_the_label_that_most_of_its_windows_vote_for():
+def test_timeline_votes_choose_the_most_frequent_label():
     line = timeline([0, 0.5, 1, 1.5], [2, 2.5, 3, 3.5], [[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.6, 0.4]])
     code, share = line.votes(np.array([0.2, 1.2, 1.7, 3.2, 4.0]))
     # One window covers 0.2 and 3.2. At 1.7, each label has two windows, and a is more probable.
@@ -98,7 +98,7 @@ def test_multi_label_predictions_use_a_threshold_per_label():
     assert line.minimum_probability().tolist() == [0.3, 0.7]
 
 
-def test_the_asked_threshold_raises_those_of_labels_and_never_lowers_them():
+def test_minimum_probability_never_lowers_label_thresholds():
     line = timeline([0], [1], [[0.5, 0.6]], several=True)
     assert line.minimum_probability().tolist() == line.minimum_probability(0.2).tolist() == [0.5, 0.5]
     line = replace(line, thresholds=np.array([0.3, 0.7]))
@@ -248,7 +248,7 @@ def test_raw_videos_are_built_with_the_settings_of_the_training(trained, tmp_pat
 
 
 def test_too_many_and_missing_videos_are_refused(trained, tmp_path):
-    with pytest.raises(UserError, match=r"trained on 1 view\(s\), 0, and got 2 video\(s\)"):
+    with pytest.raises(UserError, match=r"trained on 1 view, 0, but got 2 videos"):
         predict_videos(trained, {"0": "a.mp4", "1": "b.mp4"}, lambda *_: None)
     with pytest.raises(UserError, match=r"No such video: .*a\.mp4"):
         predict_videos(trained, {"0": tmp_path / "a.mp4"}, lambda *_: None)

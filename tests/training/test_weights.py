@@ -193,7 +193,7 @@ def test_weights_without_required_entries_are_rejected(tmp_path, card, missing):
 
 
 @pytest.mark.parametrize("damaged", ["split.csv", "run.json"])
-def test_weights_of_a_run_whose_files_are_damaged_train_with_a_warning(tmp_path, damaged):
+def test_weights_of_a_damaged_run_train_with_a_warning(tmp_path, damaged):
     store = make_frame_store(tmp_path / "store", subjects=4)
     seen = SplitChoice(by="subject", train=("1",), val=("3",), test=("4",))
     first = fit(store, tiny_pixels(epochs=1), tmp_path / "first", split=seen, tensorboard=False)

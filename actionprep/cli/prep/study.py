@@ -11,6 +11,7 @@ import typer
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Number, StudyOption, Text, Texts, Where, with_study
 from actionprep.cli.prep.options import WorkersOption, opened_study
+from actionprep.json_values import counted
 
 
 def init(
@@ -40,6 +41,16 @@ def init(
             help="Columns of csv annotations, as FIELD=COLUMN: recording=Video onset=Start offset=Stop label=Name."
         ),
     ] = None,
+    segment_format: Annotated[
+        Text,
+        typer.Option(help="Their format, or a TOML file with a list preset; 'actionprep formats' lists the formats."),
+    ] = None,
+    segment_classes: Annotated[
+        Text, typer.Option(help="Text file with the name of each class, for annotations with numbers.")
+    ] = None,
+    encoding: Annotated[
+        Text, typer.Option(help="Encoding of tables and lists, such as cp1252. (default: auto)")
+    ] = None,
     offsets: Annotated[Text, typer.Option(help="Table with recording, view, offset of clocks.")] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing actionprep.toml; write one also without videos.")
@@ -55,6 +66,7 @@ def init(
         "recording_column": recording_column, "view_column": view_column, "label_column": label_column,
         "subject_column": subject_column, "recordings": recordings, "offsets": offsets,
         "segments": tuple(segments) if segments else None,
+        "segment_format": segment_format, "segment_classes": segment_classes, "encoding": encoding,
         "segment_columns": parse_columns(segment_columns) if segment_columns else None,
     }  # fmt: skip
     given = {key: value for key, value in given.items() if value is not None}
@@ -125,16 +137,14 @@ def scan(
         ]
         output.print_table("Findings", ("kind", "count", "where", "what"), rows)
         total = len(report.findings)
-        output.note(f"{total:,} finding{'s'[: total != 1]}, each with its line, in {all_findings}")
+        output.note(f"{counted(total, 'finding')}, each with its line, in {all_findings}")
     output.print_table("Catalog", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
-    output.note(
-        f"{report.num_probed} video{'s'[: report.num_probed != 1]} read, {report.num_reused} unchanged since the last scan."
-    )
+    output.note(f"{counted(report.num_probed, 'video')} read, {report.num_reused} unchanged since the last scan.")
     if template is not None:
         output.note(f"Wrote {template}. Fill it in, and name it under [study] as segments.")
     if num_unreadable := len(report.unreadable):
         output.warn(
-            f"{num_unreadable} video{'s'[: num_unreadable != 1]} cannot be read; the others are used without "
+            f"{counted(num_unreadable, 'video')} cannot be read; the others are used without "
             f"{'them' if num_unreadable > 1 else 'it'}."
         )
     output.print_next(with_study("actionprep plan", study), "shows what a build would do")
@@ -189,10 +199,21 @@ def doctor(
     )
 
 
-def formats(json: JsonOption = False, debug: DebugOption = False) -> None:
-    """List the formats that can be read and written, with an example line for each."""
+def formats(
+    preset: Annotated[
+        str | None, typer.Argument(help="Print this list preset as TOML, to copy and change.", show_default=False)
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the formats that can be read and written, with an example line for each, or print a list preset."""
     from actionprep.api import format_example, list_formats
 
+    if preset is not None:
+        from actionprep.datasets.annotation_formats.lists import preset_text
+
+        output.print_text(preset_text(preset), end="")
+        return
     rows = [(*row, format_example(*row[:2])) for row in list_formats()] + _exports()
     if json:
         output.print_json([dict(zip(("kind", "name", "what", "example"), row, strict=True)) for row in rows])
@@ -240,9 +261,7 @@ def demo(
     with output.progress_of_steps("rendering", "recordings") as step:
         study = make_demo(folder, seed=seed, recordings=recordings, progress=lambda done, total, name: step(total))
     count = len(study.catalog)
-    output.note(
-        f"The study of {count} recording{'s'[: count != 1]} is in {folder}; its ground truth is in {folder}/truth."
-    )
+    output.note(f"The study of {counted(count, 'recording')} is in {folder}; its ground truth is in {folder}/truth.")
     output.print_next(
         f"cd {folder} && actionprep track --grid 20 --views 0 1 3 6", "tracks points in four of the views"
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, UnmappedColumnsError, parse_time
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, UnmappedColumnsError, parse_interval
 from actionprep.datasets.tables import read_csv
 
 # Suffix of a time column, the unit of its numbers, and the factor to seconds or frames.
@@ -79,8 +79,7 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
         try:
             yield AnnotatedRow(
                 recording=row.get(recording) or None,
-                onset=parse_time(row[onset]) * scale,
-                offset=parse_time(row[offset]) * scale,
+                **parse_interval(row[onset], row[offset], scale),
                 label=row[label],
                 layer=row.get(layer, ""),
                 annotator=row.get(annotator, ""),

@@ -29,11 +29,20 @@ _UNSPLIT = "all"
 def discover_poses(folder: StudyFolder, settings: StudySettings) -> Discovery:
     """Read every pose file of the study: recordings with subject, label and official splits, and one view for each.
 
-    A split that the files name, such as xsub_train, is a column of the recordings: `extra["xsub"]` is "train". Where a
-    published split has a train and a val part and no test part, its val part is what others report results on, and
-    becomes test. Recordings that are damaged, or without a joint in any frame, are kept as unreadable; the others are read.
+    A split that the files name, such as xsub_train, becomes a column of the recordings: `extra["xsub"]` is "train". If a
+    published split has train and val parts but no test part, results are reported on its val part, which becomes test.
+    Recordings that are damaged, or without a joint in any frame, are listed as unreadable.
 
-    Raises UserError when there is nothing to read, InputError for a file of which nothing can be read.
+    Args:
+        folder: Folder of the study.
+        settings: Settings of the study.
+
+    Returns:
+        Recordings, views and findings.
+
+    Raises:
+        UserError: If there is nothing to read.
+        InputError: If nothing in a file can be read.
     """
     if not settings.poses:
         raise UserError(
@@ -118,7 +127,7 @@ def official_splits(recordings: Iterator[Recording] | tuple[Recording, ...]) -> 
 
 
 def _sources(folder: StudyFolder, settings: StudySettings) -> Iterator[tuple[Path, str, str]]:
-    """(file or folder to read, format, what its recordings' ids begin with)."""
+    """Yield each file or folder to read, with its format and the prefix of its recording ids."""
     for given in settings.poses:
         path = folder.resolve(given)
         if not path.exists():

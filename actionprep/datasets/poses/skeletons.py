@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from actionprep.datasets.names import is_text
-from actionprep.errors import InputError, UserError, nearest
+from actionprep.errors import InputError, UserError, name_list, nearest
 
 LAYOUTS = Path(__file__).parent / "layouts"
 _KEYS = ("name", "title", "source", "aliases", "dimensions", "root", "joints", "limbs", "symmetric", "derive")
@@ -62,7 +62,7 @@ class Skeleton:
 
     @property
     def limb_names(self) -> tuple[str, ...]:
-        """Of each limb its two joints, as "left_elbow-left_wrist"."""
+        """Name of each limb from its two joints, such as "left_elbow-left_wrist"."""
         return tuple(f"{self.joints[a]}-{self.joints[b]}" for a, b in self.limbs)
 
     def index(self, joint: str) -> int:
@@ -164,9 +164,9 @@ class Conversion:
             ]
             parts.append("derived " + ", ".join(made))
         if self.missing:
-            parts.append("missing " + _shortened(self.missing))
+            parts.append("missing " + name_list(self.missing))
         if self.lost:
-            parts.append("not carried over " + _shortened(self.lost))
+            parts.append("not carried over " + name_list(self.lost))
         return "; ".join(parts)
 
 
@@ -378,13 +378,22 @@ def _common_name(joint: str) -> str:
 def convert(
     keypoints: ArrayLike, score: ArrayLike, source: str | Skeleton, target: str | Skeleton
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], Conversion]:
-    """Keypoints of one layout as keypoints of another.
+    """Convert keypoints from one layout to another.
 
-    keypoints (..., K, C), score (..., K) of the source → (..., L, C) and (..., L) of the target, and what was done.
-    A joint of the same name is copied. A derived joint is the mean of its sources and has the lowest of their scores;
-    where one of them has score 0 the derived joint is missing: score 0, coordinates 0.
+    A joint with the same name is copied. A derived joint is the mean of its sources and has the lowest of their scores. It
+    is missing (score 0, coordinates 0) if one of its sources has score 0.
 
-    Raises UserError when the arrays do not have the joints of the source.
+    Args:
+        keypoints: Coordinates in the source layout, shape (..., K, C).
+        score: Scores in the source layout, shape (..., K).
+        source: Layout of the keypoints.
+        target: Requested layout, with L joints.
+
+    Returns:
+        Coordinates of shape (..., L, C), scores of shape (..., L), and a description of the conversion.
+
+    Raises:
+        UserError: If the arrays do not have the joints of the source.
     """
     source, target = skeleton(source), skeleton(target)
     points = np.asarray(keypoints, np.float32)
@@ -413,7 +422,7 @@ def convert(
 
 
 def conversion(source: str | Skeleton, target: str | Skeleton) -> Conversion:
-    """What `convert` would keep, derive, miss and lose between two layouts."""
+    """Return which joints `convert` would keep, derive, miss and drop between two layouts."""
     return _plan(skeleton(source), skeleton(target))[1]
 
 
@@ -465,15 +474,9 @@ def _built_in() -> Mapping[str, Skeleton]:
 
 @lru_cache(maxsize=1)
 def joint_positions() -> Mapping[str, tuple[float, float]]:
-    """Where to draw a joint of a known name: x to the viewer's right, y downwards, in body heights."""
+    """Return where to draw a joint of a known name: x to the viewer's right, y downwards, in body heights."""
     table = tomllib.loads((LAYOUTS / "_positions.toml").read_text(encoding="utf-8"))
     return MappingProxyType({name: (float(x), float(y)) for name, (x, y) in table.items()})
-
-
-def _shortened(names: tuple[str, ...], most: int = 10) -> str:
-    if len(names) <= most:
-        return ", ".join(names)
-    return ", ".join(names[: most - 2]) + f" and {len(names) - most + 2} more"
 
 
 def _normal(name: str) -> str:

@@ -174,7 +174,7 @@ class _Numbered(_Masks):
         if file is None:
             return None
         if file.suffix == ".png":
-            return _foreground(_read_png(file), self._settings)
+            return _foreground(read_mask_png(file), self._settings)
         with _Array.open(file, self._settings.key) as array:
             if len(array.shape) > 2 and any(extent != 1 for extent in array.shape[:-2]):
                 raise InputError(
@@ -288,7 +288,7 @@ class _Constant(_Masks):
 
     def __init__(self, file: Path, settings: MasksSettings) -> None:
         self._file = file
-        self._mask = _foreground(_read_png(file), settings)
+        self._mask = _foreground(read_mask_png(file), settings)
 
     def __len__(self) -> int:
         return 1
@@ -422,7 +422,7 @@ def _open(settings: MasksSettings, source: ViewSource) -> _Masks:
     )
 
 
-def _read_png(file: Path) -> np.ndarray:
+def read_mask_png(file: Path) -> np.ndarray:
     """Read object ids of shape (H, W). In an image with a palette, the indices are the ids."""
     from PIL import Image, UnidentifiedImageError
 

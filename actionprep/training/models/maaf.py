@@ -119,7 +119,7 @@ class MultiViewTransformer(nn.Module):
 
 
 class ViewAttention(nn.Module):
-    """Efficient channel attention over views: scale each view by a sigmoid of its own mean and that of its neighbors.
+    """Efficient channel attention over views: scale each view by a sigmoid of the means of the view and its neighbors.
 
     Shapes: xy (B, T, V, N, 2) with zeros at invalid points, valid (B, T, V, N); returns the shape of xy. All steps
     share one 1D convolution over the views.

@@ -23,7 +23,7 @@ class SkeletonTransformer(nn.Module):
     Shapes: keypoints (B, M, T, K, C), score (B, M, T, K), T up to `max_frames`; returns (B, num_classes), or
     (B, T, num_classes) with `per_frame`. Without a score, joints at the origin are missing.
 
-    A token is computed from a frame and its two neighbors. Positions are learned, blocks are pre-norm, and the head
+    Each token is computed from one frame and its two neighbors. Positions are learned, blocks are pre-norm, and the head
     reads mean and maximum over time. Persons are encoded separately with shared weights and merged by maximum over
     those that are present.
 

@@ -26,7 +26,7 @@ def test_items_with_different_settings_are_reported_by_commands(study: Study) ->
     assert "alike" not in tracks["made_with"]
 
 
-def test_a_view_without_foreground_is_quarantined_and_its_neighbors_are_tracked(study: Study) -> None:
+def test_build_quarantines_a_view_without_foreground(study: Study) -> None:
     result = actionprep(study, "track", "--workers", "0")
     assert result.exit_code == 1
     assert (
@@ -39,7 +39,7 @@ def test_a_view_without_foreground_is_quarantined_and_its_neighbors_are_tracked(
     assert [one["item"] for one in found["quarantined"]] == ["tracks/second/1"]
 
 
-def test_a_video_that_is_cut_off_after_the_scan_is_quarantined_and_its_neighbors_are_made(study: Study) -> None:
+def test_build_quarantines_a_video_truncated_after_the_scan(study: Study) -> None:
     path = study.root / "videos/first/cam1.mp4"
     path.write_bytes(path.read_bytes()[:2000])
     result = actionprep(study, "lowres", "--workers", "0")

@@ -181,6 +181,80 @@ def test_init_writes_a_study_with_segments_that_cannot_be_mapped(tmp_path: Path)
     assert "got 'onste=begin'. Did you mean 'onset'? Fields: recording, onset," in wrong.stderr
 
 
+def test_init_proposes_milliseconds_for_large_whole_numbers(tmp_path: Path) -> None:
+    fake_cameras(tmp_path / "videos")
+    (tmp_path / "seg.csv").write_text("file,onset,offset,hand\ncam01.mp4,96019,148073,left\n")
+    result = init(tmp_path, "--segments", "seg.csv")
+    assert (
+        "  --force --segment-columns recording=file onset_ms=onset offset_ms=offset label=COLUMN\nThe times are large whole "
+        "numbers: milliseconds, or frames (onset_frame and offset_frame).\n"
+    ) in result.stdout
+
+
+def test_init_asks_for_the_unit_of_large_whole_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cameras(tmp_path / "videos")
+    (tmp_path / "seg.csv").write_text("file,onset,offset,hand\ncam01.mp4,96019,148073,left\n")
+    monkeypatch.setattr("actionprep.cli.output.can_ask", lambda: True)
+    words = ["init", str(tmp_path), "--layout", "views", "--pattern", "{recording}.mp4", "--segments", "seg.csv"]
+    result = CliRunner().invoke(app, words, env={"ACTIONPREP_OFFLINE": "1"}, input="\n\n\nhand\n\n")
+    assert result.exit_code == 0, result.output
+    assert "seg.csv: the times are large whole numbers. What is their unit? (ms, frame, s) [ms]" in result.stdout
+    assert open_study(tmp_path).folder.study.segment_columns == {
+        "recording": "file", "onset_ms": "onset", "offset_ms": "offset", "label": "hand",
+    }  # fmt: skip
+
+
+def test_init_with_a_list_without_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cameras(tmp_path / "videos")
+    (tmp_path / "list.txt").write_text("cam01.mp4 0\ncam02.mp4 1\n")
+    (tmp_path / "names.txt").write_text("wave\nclap\n")
+    words = ("--pattern", "{recording}.mp4", "--segments", "list.txt")
+    result = init(tmp_path, *words)
+    assert "The segments cannot be read yet: " in result.stdout
+    assert "It resembles the preset mmaction2-video. Name the right one with study.segment_format" in result.stdout
+    chosen = (
+        "--force",
+        "--segment-format",
+        "mmaction2-video",
+        "--segment-classes",
+        "names.txt",
+        "--encoding",
+        "cp1252",
+    )
+    assert "cannot be read" not in init(tmp_path, *words, *chosen).stdout
+    settings = open_study(tmp_path).folder.study
+    assert (settings.segment_format, settings.segment_classes, settings.encoding) == (
+        "mmaction2-video", "names.txt", "cp1252",
+    )  # fmt: skip
+    monkeypatch.setattr("actionprep.cli.output.can_ask", lambda: True)
+    asked = ["init", str(tmp_path), *words, "--force"]
+    result = CliRunner().invoke(app, asked, env={"ACTIONPREP_OFFLINE": "1"}, input="mmaction2-video\n")
+    assert "list.txt is a list without a header. Which format does it have? (mmaction2-video)" in result.stdout
+    assert open_study(tmp_path).folder.study.segment_format == "mmaction2-video"
+
+
+def test_init_with_a_list_as_table(tmp_path: Path) -> None:
+    fake_cameras(tmp_path / "videos")
+    (tmp_path / "train_list.txt").write_text("cam01.mp4 0\ncam02.mp4 1\n")
+    result = CliRunner().invoke(
+        app, ["init", str(tmp_path), "--csv", "train_list.txt"], env={"ACTIONPREP_OFFLINE": "1"}
+    )
+    assert result.exit_code == 2
+    assert (
+        f"{tmp_path}/train_list.txt is a list without a header, and layout csv needs a table with the column 'path'. It "
+        "resembles mmaction2-video. Read it as annotations, and find the videos by a pattern:\n  actionprep init --pattern "
+        "'{recording}.*' --segments train_list.txt --segment-format mmaction2-video\n"
+    ) in result.stderr
+
+
+def test_formats_prints_a_preset() -> None:
+    result = CliRunner().invoke(app, ["formats", "ipn-hand"])
+    assert 'columns = ["recording", "class", "onset_frame", "offset_frame"]\nfirst_number = 1\n' in result.stdout
+    wrong = CliRunner().invoke(app, ["formats", "ipnhand"])
+    assert wrong.exit_code == 2
+    assert "No list preset 'ipnhand'. Did you mean 'ipn-hand'? Presets: ava, egogesture," in wrong.stderr
+
+
 def test_init_reports_files_that_are_not_used(tmp_path: Path) -> None:
     fake_cameras(tmp_path / "videos/walk")
     (tmp_path / "videos/walk/a.h264").touch()

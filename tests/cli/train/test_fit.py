@@ -49,7 +49,7 @@ def test_fit_resumes_a_run_without_its_options(fit):
     assert json.loads(result.stdout)["seed"] == 3
 
 
-def test_a_cross_validation_ends_with_its_files_and_the_next_step(fit):
+def test_fit_folds_prints_its_files_and_the_next_command(fit):
     words = ("--recipe", "tiny.toml", "--run", "folds", "--folds", "subject", "--num-folds", "3", "--val", "0")
     done = fit(*words)
     assert done.exit_code == 0, done.output
@@ -204,7 +204,10 @@ def test_no_option_of_the_help_is_cut_at_80_columns():
     ("words", "message"),
     [
         (["export", "absent"], "runs/absent is not a run: it has no run.json. runs has the runs "),
-        (["predict", "nothere.mp4", "more.mp4", "--run", "one"], "No such video: nothere.mp4, more.mp4."),
+        (
+            ["predict", "nothere.mp4", "more.mp4", "--run", "one"],
+            "No such video: nothere.mp4, more.mp4. For recordings of the study, give their ids: --recording",
+        ),
     ],
 )
 def test_fit_reports_missing_inputs_before_any_work(fit, words, message):
@@ -377,7 +380,7 @@ def test_of_several_processes_only_the_first_speaks(fit, monkeypatch, rank):
     assert bool(done.output) is (rank == "0")
 
 
-def test_a_device_that_is_not_here_is_named_before_there_is_a_run(fit, monkeypatch):
+def test_fit_reports_a_missing_device_before_creating_a_run(fit, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     done = fit("--recipe", "tiny.toml", "--run", "on-gpu", "--device", "cuda")
     assert done.exit_code == 1

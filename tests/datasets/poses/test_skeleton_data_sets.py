@@ -39,7 +39,7 @@ def pyskl_file(folder, *, count=12, dimensions=2, classes=3):
     return folder / "data.pkl"
 
 
-def test_a_data_set_becomes_catalog_poses_and_snippets_without_any_video(tmp_path):
+def test_import_data_set_creates_catalog_poses_and_snippets(tmp_path):
     done = import_poses(tmp_path / "study", [pyskl_file(tmp_path)])
     study = done.study
     assert done.report.ok
@@ -59,7 +59,7 @@ def test_a_data_set_becomes_catalog_poses_and_snippets_without_any_video(tmp_pat
     assert table.label.tolist() == [str(number % 3) for number in range(12)]
 
 
-def test_official_splits_are_stored_with_their_test_part_as_it_is(tmp_path):
+def test_official_splits_keep_their_published_test_part(tmp_path):
     study = import_poses(tmp_path / "study", [pyskl_file(tmp_path)]).study
     study.build("snippets")
     table = SnippetTable.read(study.store.item("snippets", "default"))
@@ -168,7 +168,7 @@ def test_import_reports_an_invalid_official_split_and_continues(tmp_path):
     assert "Train has no sample of class 'b'" in done.refused_splits["xsub"]
 
 
-def test_splitting_by_a_column_that_is_not_there_names_those_that_are(tmp_path):
+def test_split_by_a_missing_column_lists_available_columns(tmp_path):
     study = import_poses(tmp_path / "study", [pyskl_file(tmp_path)]).study
     with pytest.raises(UserError, match=r"No recording has a column 'xsubb' to split by\. Did you mean 'xsub'\?"):
         study.build("split", overrides={"split": {"by": "column", "column": "xsubb"}})
@@ -263,7 +263,7 @@ def test_a_column_that_gives_no_val_is_refused(tmp_path, settings, message):
         study.build("split", overrides={"split": {"by": "column", "column": "split1", **settings}})
 
 
-def test_official_splits_are_stored_whatever_groups_the_study_names(tmp_path):
+def test_official_splits_ignore_groups_of_the_study(tmp_path):
     recordings_of_two_splits(tmp_path / "data")
     study = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz").study
     study.folder.change("split", "test_groups", ["somebody"])
@@ -332,7 +332,7 @@ def test_import_command_prints_items_and_splits(tmp_path):
     assert run.exit_code == 2
 
 
-def test_after_an_import_each_next_command_can_be_typed_as_it_is_printed(tmp_path):
+def test_import_prints_next_commands_that_run(tmp_path):
     folder = str(tmp_path / "my study")
     run = CliRunner().invoke(app, ["import", "pyskl", str(pyskl_file(tmp_path)), "--study", folder])
     assert run.exit_code == 0, run.output
@@ -342,7 +342,7 @@ def test_after_an_import_each_next_command_can_be_typed_as_it_is_printed(tmp_pat
     assert f"next  actiontrain fit --study '{folder}'   trains" in run.stdout
 
 
-def test_a_damaged_recording_is_quarantined_and_its_neighbors_are_imported(tmp_path):
+def test_import_quarantines_a_damaged_recording(tmp_path):
     path = pyskl_file(tmp_path)
     content = pickle.loads(path.read_bytes())
     content["annotations"][2]["keypoint_score"][0, 1, 3] = -1
@@ -421,7 +421,7 @@ def test_the_command_ends_as_failed_where_something_was_left_out(tmp_path):
     )
 
 
-def test_a_file_that_changed_since_the_scan_is_not_taken_for_what_was_scanned(tmp_path):
+def test_import_rejects_a_file_changed_since_the_scan(tmp_path):
     path = write_npz(tmp_path / "data" / "a.npz", made_poses(4), label="x")
     write_npz(tmp_path / "data" / "b.npz", made_poses(5), label="y")
     study = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz").study
@@ -435,7 +435,7 @@ def test_a_file_that_changed_since_the_scan_is_not_taken_for_what_was_scanned(tm
     assert study.poses("a", view=0).num_frames == 9
 
 
-def test_a_data_set_of_many_files_is_not_looked_through_for_every_item(tmp_path, monkeypatch):
+def test_import_does_not_search_all_files_for_every_item(tmp_path, monkeypatch):
     from actionprep.pipeline.pose_backends import files
 
     looked = []

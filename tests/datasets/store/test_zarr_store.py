@@ -118,7 +118,7 @@ def put(store: Store, recording: str, view: str = "", *, name: str = "x") -> Ite
         (("a", ""), ("a", "x")),  # the required folder is an array of the old item
     ],
 )
-def test_an_item_of_another_catalog_neither_hides_a_new_one_nor_stays_in_it(store: Store, before, after) -> None:
+def test_store_replaces_an_item_of_another_catalog(store: Store, before, after) -> None:
     put(store, *before)
     store.item("m", *before)
     kept = put(store, "other", "0")

@@ -162,7 +162,7 @@ def test_comparison_omits_empty_columns_and_panels(result):
     assert labels(without()) == ["training, s"]
 
 
-def test_the_passes_of_a_snippet_in_its_test_stand_beside_the_cost_of_one(project, tmp_path):
+def test_compare_lists_passes_next_to_the_cost_of_one(project, tmp_path):
     run = fit(project / "store", tiny_recipe(epochs=1, test_variants=3), tmp_path / "three", split=SPLIT, **QUIET)
     run_test(run, repeats=20)
     fuse([project / "runs/seed-0", run], tmp_path / "both", weights="equal")
@@ -233,7 +233,7 @@ def test_a_folder_without_runs_is_refused(tmp_path):
         runs_in(tmp_path)
 
 
-def test_runs_are_found_however_deep_they_lie_and_none_inside_a_run(project, tmp_path):
+def test_runs_in_finds_nested_folders_but_none_inside_a_run(project, tmp_path):
     run = project / "runs/seed-0"
     deep = copied(run, tmp_path / "runs/marks/tiny-0a/seed-0/split-one")
     near = copied(run, tmp_path / "runs/alone")
@@ -268,7 +268,7 @@ def test_what_else_the_store_holds_does_not_matter(project, tmp_path):
     assert both.notes == ()
 
 
-def test_rows_on_another_table_of_snippets_are_named_with_their_tables(project, tmp_path):
+def test_compare_names_rows_on_another_table_of_snippets(project, tmp_path):
     store = make_store(tmp_path / "store", subjects=4)
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "other", split=SPLIT, **QUIET)
     run_test(run, store, repeats=20)
@@ -282,7 +282,7 @@ def test_rows_on_another_table_of_snippets_are_named_with_their_tables(project, 
     )
 
 
-def test_rows_that_were_tested_on_other_subjects_are_named_with_them(project, tmp_path):
+def test_compare_names_rows_tested_on_other_subjects(project, tmp_path):
     run = fit(
         project / "store", tiny_recipe(epochs=1, name="other"), tmp_path / "other",
         split=SplitChoice(train=("1", "3", "4"), test=("2",), val_share=0.0), **QUIET,
@@ -412,7 +412,7 @@ def test_comparison_detects_folds_of_earlier_runs_by_their_split(project, tmp_pa
     assert Entry.of(Run(folds / "fold-01")).split_kind == "folds by subject"
 
 
-def test_runs_of_a_folder_that_are_not_tested_are_left_out_and_named(project, tmp_path):
+def test_compare_leaves_out_and_names_untested_runs(project, tmp_path):
     copied(project / "runs/seed-0", tmp_path / "runs/tested")
     for name in ("one", "two"):
         (copied(project / "runs/seed-1", tmp_path / "runs" / name) / "test.json").unlink()
@@ -425,7 +425,7 @@ def test_runs_of_a_folder_that_are_not_tested_are_left_out_and_named(project, tm
     with pytest.raises(UserError, match=r"two has not been tested yet. Only tested runs"):
         compare([tmp_path / "runs/tested", two])
     shutil.rmtree(tmp_path / "runs/tested")
-    with pytest.raises(UserError, match=r"one \(and 1 more\) has not been tested yet. Only tested runs"):
+    with pytest.raises(UserError, match=r"one and 1 more have not been tested yet. Only tested runs"):
         compare([tmp_path / "runs"])
 
 
@@ -436,14 +436,22 @@ def cut(path):
 
 DAMAGES = {
     "test.json is cut": ("test.json", cut, r"test\.json is damaged: .*Test it again: actiontrain test .*bad"),
-    "test.json is {}": ("test.json", lambda path: path.write_text("{}"), r"test\.json is damaged: it has no 'metrics'"),
+    "test.json is {}": (
+        "test.json",
+        lambda path: path.write_text("{}"),
+        r"test\.json is damaged: the key 'metrics' is missing",
+    ),
     "test.json is []": (
         "test.json",
         lambda path: path.write_text("[]"),
         r"test\.json is damaged: it does not contain a table",
     ),
     "run.json is cut": ("run.json", cut, r"run\.json is damaged: .*Train again into another folder"),
-    "run.json is {}": ("run.json", lambda path: path.write_text("{}"), r"run\.json is damaged: it has no '\w+'"),
+    "run.json is {}": (
+        "run.json",
+        lambda path: path.write_text("{}"),
+        r"run\.json is damaged: the key '\w+' is missing",
+    ),
     "run.json is []": (
         "run.json",
         lambda path: path.write_text("[]"),

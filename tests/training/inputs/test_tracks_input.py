@@ -81,7 +81,7 @@ def test_slots_without_a_point_and_lost_points_are_never_valid(store):
     assert torch.isfinite(batch["xy"]).all()
 
 
-def test_a_view_that_a_recording_lacks_is_masked_and_the_other_stays(tmp_path):
+def test_tracks_input_masks_a_missing_view(tmp_path):
     store = Store(tmp_path / "store", create=True)
     write_tracks(store, "a", "0", direction=(1, 0))
     write_tracks(store, "b", "0", direction=(1, 0))
@@ -131,7 +131,7 @@ def test_a_sample_is_the_same_in_any_batch_and_in_any_order(store):
         torch.testing.assert_close(values[0], batch[name][1])
 
 
-def test_reading_from_the_store_as_needed_gives_what_memory_gives(store):
+def test_tracks_input_from_store_equals_that_from_memory(store):
     held, streamed = reader_of(store, frames=6, points=5), reader_of(store, frames=6, points=5, memory=1e-9)
     assert held.in_memory
     assert not streamed.in_memory

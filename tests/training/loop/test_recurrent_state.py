@@ -71,7 +71,7 @@ def test_windows_that_overlap_are_chains_side_by_side():
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 8), st.integers(1, 4)), min_size=1, max_size=12))
-def test_every_window_comes_once_and_right_after_the_one_before_it(result):
+def test_rounds_of_order_each_window_after_its_predecessor(result):
     table = windows(*((code, start / 10, (start + length) / 10) for code, start, length in result))
     before = previous_windows(table, np.arange(len(result)))
     turns = rounds_of(before)
@@ -176,7 +176,7 @@ def test_tests_and_predictions_carry_state_by_recipe_or_option(store, tmp_path):
     assert not np.array_equal(lines[0].probabilities, lines[2].probabilities)
 
 
-def test_a_sample_is_trained_with_the_state_after_the_windows_before_it(store):
+def test_training_carries_the_state_of_preceding_windows(store):
     from actionprep.training.fit import first_task
 
     task = first_task(store, frame_recipe(carry=True), split=SPLIT)

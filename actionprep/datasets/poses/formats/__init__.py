@@ -1,4 +1,4 @@
-"""Formats that poses come in, one file each; `read_poses` reads any of them."""
+"""Formats of pose files, one module each. `read_poses` reads all of them."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class PoseFormat:
 
     @property
     def description(self) -> str:
-        """The title, as registries call it."""
+        """The title, under the name that registries use."""
         return self.title
 
     @property
     def read(self) -> Callable[..., Iterator[PoseItem]]:
-        """The reader: a path and options of the format → items."""
+        """The reader: a function from a path and options of the format to items."""
         module, _, function = self.reader.partition(":")
         reader: Callable[..., Iterator[PoseItem]] = getattr(import_module(module), function)
         return reader
@@ -62,7 +62,7 @@ class PoseFormat:
 FORMATS: Registry[PoseFormat] = Registry(
     "pose format", "actionprep.pose_formats", plural="Formats", instance_of=f"{__name__}:PoseFormat"
 )
-"""Formats by the name that `pose.format` and `study.pose_format` take."""
+"""Formats by name, as in `pose.format` and `study.pose_format`."""
 
 
 def _add(name: str, title: str, **facts: Any) -> None:
@@ -82,6 +82,14 @@ _add(
     in_pixels=True,
 )
 _add("sleap", "SLEAP labels (.slp), analysis HDF5 or csv", options=_JOINTS, one_file=True, in_pixels=True)
+_add(
+    "netcdf",
+    "netCDF poses of movement",
+    options=_JOINTS,
+    one_file=True,
+    one_recording=True,
+)
+_add("nwb", "NWB with ndx-pose", options=_JOINTS, one_file=True, in_pixels=True)
 _add("mmpose", "MMPose 1.x JSON of the inferencer or a demo", options=_JOINTS, one_file=True, one_recording=True)
 _add(
     "mediapipe",
@@ -102,12 +110,21 @@ _add("utkinect", "UTKinect-style joint text files with actionLabel.txt")
 def read_poses(
     path: str | Path, format: str | None = None, *, damaged: Damaged | None = None, **options: Any
 ) -> Iterator[PoseItem]:
-    """Every recording in a pose file or folder.
+    """Read all recordings in a pose file or folder.
 
-    format: one of FORMATS; None looks into the file. damaged: told of the name and the problem of each recording that
-    cannot be read, while the others go on; without it, the first problem is raised. options: those of the format's
-    reader.
-    Raises UserError if there is nothing at the path, or the format is not known.
+    Args:
+        path: File or folder.
+        format: One of FORMATS; None detects it.
+        damaged: Called with the name and the error of each recording that cannot be read, so that the others are still
+            read. None raises the first error.
+        options: Options of the reader of the format.
+
+    Yields:
+        One item per recording and view.
+
+    Raises:
+        UserError: If the path does not exist, or if the format is unknown.
+        InputError: If the file is damaged.
     """
     path = Path(path)
     if not path.exists():
@@ -125,7 +142,7 @@ def read_poses(
 
 
 def _checked(items: Iterator[PoseItem], path: Path, in_pixels: bool, damaged: Damaged | None) -> Iterator[PoseItem]:
-    """The same items, checked for pixels; a system error while they are read becomes an error of the input."""
+    """Yield the items after checking that 2D poses are in pixels. System errors become InputErrors."""
     while True:
         with explained_read_errors(path):
             item = next(items, None)
@@ -140,7 +157,7 @@ def _checked(items: Iterator[PoseItem], path: Path, in_pixels: bool, damaged: Da
 def reading_options(
     format: str, *, skeleton: str = "", coordinates: str = "", image_size: Sequence[int] | None = None
 ) -> dict[str, Any]:
-    """The options of a format's reader from what was set; raises UserError for one that the format does not take."""
+    """Return the options for the reader of a format; raises UserError for an option that the format does not have."""
     given = (
         ("skeleton", skeleton),
         ("coordinates", coordinates),
@@ -148,7 +165,7 @@ def reading_options(
     )
     for name, value in given:
         if value and name not in FORMATS.find(format).options:
-            others = [other for other, one in FORMATS.working().items() if name in one.options]
+            others = [other for other, entry in FORMATS.working().items() if name in entry.options]
             raise UserError(
                 f"Poses of the format '{format}' take no {name}, got {value!r}. Formats that do: {', '.join(others)}."
             )
@@ -156,12 +173,12 @@ def reading_options(
 
 
 def item_name(item: PoseItem) -> str:
-    """One name for an item of a file: its recording, and its view where it has one."""
+    """Return the name of an item: its recording, with its view if it has one."""
     return item.recording if item.view is None else f"{item.recording}/{item.view}"
 
 
 def detect_format(path: str | Path) -> str | None:
-    """Which format a file or folder is in, from names and first bytes; None when nothing fits."""
+    """Detect the format of a file or folder from names and first bytes; None if no format matches."""
     path = Path(path)
     for name, format in FORMATS.working().items():
         if format.recognizes is not None and format.recognizes(path):
@@ -177,9 +194,10 @@ def detect_format(path: str | Path) -> str | None:
         head = _head(path)
         # The joints of COCO are one flat list, those of MMPose are points.
         points = re.search(r'"(instances|instance_info|meta_info|keypoint_scores)"|"keypoints"\s*:\s*\[\s*\[', head)
-        return "openpose" if '"people"' in head else "mmpose" if points else "coco"
-    if suffix in (".h5", ".hdf5", ".slp"):
-        return "sleap" if suffix == ".slp" or _is_sleap(path) else "deeplabcut"
+        lists = re.search(r'"(images|annotations|categories)"\s*:\s*\[', head)
+        return "openpose" if '"people"' in head else "mmpose" if points and not lists else "coco"
+    if suffix in (".h5", ".hdf5", ".slp", ".nc", ".nwb"):
+        return {".slp": "sleap", ".nc": "netcdf", ".nwb": "nwb"}.get(suffix) or _h5_format(path)
     if suffix == ".npz":
         return npz_format(path)
     if suffix == ".csv":
@@ -190,7 +208,7 @@ def detect_format(path: str | Path) -> str | None:
 
 
 def _csv_format(header: str) -> str:
-    """The format of a csv file with this first line."""
+    """Detect the format of a csv file from its first line."""
     cells = [cell.strip().strip('"').lower() for cell in header.lstrip("\ufeff").split(",")]
     if cells[0] in ("scorer", "individuals", "bodyparts"):
         return "deeplabcut"
@@ -201,11 +219,13 @@ def _csv_format(header: str) -> str:
     return "mediapipe" if landmarks or numbered else "pose-csv"
 
 
-def _is_sleap(path: Path) -> bool:
+def _h5_format(path: Path) -> str:
     from actionprep.datasets.poses.formats.safe_h5 import open_h5
 
     with open_h5(path) as file:
-        return "node_names" in file or "pred_points" in file
+        if "node_names" in file or "pred_points" in file:
+            return "sleap"
+        return "jabs" if "poseest" in file else "netcdf" if "position" in file else "deeplabcut"
 
 
 def _detect_folder(path: Path) -> str | None:
@@ -228,7 +248,7 @@ def _detect_folder(path: Path) -> str | None:
 
 
 def npz_format(path: Path) -> str | None:
-    """The format that has an npz file's arrays; None when none has, InputError for a file that is no npz."""
+    """Detect the format of an npz file from its arrays; None if no format matches, InputError if it is not an npz."""
     names = npz_names(path)
     for key, name in (
         ("keypoints", "pose-npz"),
@@ -247,7 +267,7 @@ def _head(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's content; InputError with the place where it breaks off."""
+    """Read a JSON file; raises InputError with the position of a syntax error."""
     try:
         with explained_read_errors(path):
             content = path.read_bytes()

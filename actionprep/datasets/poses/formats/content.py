@@ -20,9 +20,9 @@ Damaged = Callable[[str, InputError], None]
 
 @contextmanager
 def going_on(recording: str, damaged: Damaged | None) -> Iterator[None]:
-    """Hand an InputError of one recording to `damaged`; without it, the problem is raised.
+    """Pass an InputError of one recording to `damaged`, or raise it if `damaged` is None.
 
-    An error of the system while its file is read is such a problem.
+    System errors while the file is read are converted to InputErrors.
     """
     try:
         try:
@@ -38,19 +38,19 @@ def going_on(recording: str, damaged: Damaged | None) -> Iterator[None]:
 
 
 def numbers(values: Any, what: str, where: str) -> NDArray[np.float64]:
-    """An array of numbers, None as NaN; InputError for text, objects and rows that differ in length."""
+    """Convert values to an array of numbers, with NaN for None; raises InputError for text, objects and ragged rows."""
     try:
         array = np.asarray(values)
         if array.dtype.kind not in "biufO":
             raise TypeError
-        # Numbers that JSON writes with too many digits become infinite, and are refused as that.
+        # Numbers of JSON that are too large become infinite, which is an error later.
         return array.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{what} in {where} must be numbers in rows of one length.") from None
 
 
 def whole_numbers(values: Any, what: str, where: str) -> NDArray[np.int64]:
-    """An array of whole numbers; InputError for all else."""
+    """Convert values to an array of integers; raises InputError for other values."""
     array = numbers(values, what, where)
     if not (np.isfinite(array) & (np.abs(array) < 2**62)).all() or (array != np.floor(array)).any():
         raise InputError(f"{what} in {where} must be whole numbers.")
@@ -58,7 +58,7 @@ def whole_numbers(values: Any, what: str, where: str) -> NDArray[np.int64]:
 
 
 def whole(value: Any, what: str, where: str) -> int:
-    """One whole number; InputError for all else."""
+    """Convert a value to an integer; raises InputError for other values."""
     array = whole_numbers(value, what, where)
     if array.ndim:
         raise InputError(f"{what} in {where} must be one number, got {array.size}.")
@@ -66,7 +66,7 @@ def whole(value: Any, what: str, where: str) -> int:
 
 
 def size_of(value: Any, where: str) -> tuple[int, int]:
-    """An image size (height, width) in px; InputError for all else."""
+    """Convert a value to an image size (height, width) in pixels; raises InputError for other values."""
     sides = numbers(value, "The image size", where)
     if sides.shape != (2,) or not np.isfinite(sides).all() or (sides < 1).any() or (sides > 2**31).any():
         raise InputError(f"The image size in {where} must be (height, width) in pixels, got {np.asarray(value)}.")
@@ -74,7 +74,7 @@ def size_of(value: Any, where: str) -> tuple[int, int]:
 
 
 def check_offsets(offsets: Any, num_frames: int, num_items: int, what: str, where: str) -> NDArray[np.int64]:
-    """Where each item begins, and at last the end; InputError where they do not cut the frames into the items."""
+    """Check offsets of items, shape (N + 1,); raises InputError if they do not divide the frames into the items."""
     cuts = whole_numbers(offsets, what, where)
     if cuts.shape != (num_items + 1,) or cuts[0] != 0 or cuts[-1] != num_frames or (np.diff(cuts) < 0).any():
         raise InputError(f"{what} in {where} do not cut {num_frames} frames into {num_items} clips.")
@@ -82,7 +82,7 @@ def check_offsets(offsets: Any, num_frames: int, num_items: int, what: str, wher
 
 
 def check_span(frames: NDArray[np.int64], where: str) -> None:
-    """Frame numbers that can be those of one recording; InputError for such as would fill the memory with gaps."""
+    """Check frame numbers of a recording; raises InputError for gaps so large that they would fill the memory."""
     if len(frames) and frames.max() - frames.min() > 1000 + 100 * len(frames):
         raise InputError(
             f"{where} has {len(frames)} rows, of frames {frames.min()} to {frames.max()}. Numbers that far apart are not "
@@ -91,7 +91,7 @@ def check_span(frames: NDArray[np.int64], where: str) -> None:
 
 
 def check_times(time: NDArray[np.float64], where: str) -> NDArray[np.float64]:
-    """Times that rise from frame to frame; InputError for all else."""
+    """Check that times are finite and increasing; raises InputError otherwise."""
     if not np.isfinite(time).all() or (np.diff(time) <= 0).any():
         raise InputError(f"The times in {where} must be finite and rise from frame to frame.")
     return time

@@ -20,11 +20,16 @@ from actionprep.datasets.poses.formats.content import NAME_LAYOUT, Damaged, goin
 from actionprep.datasets.poses.formats.ntu import subject_of
 from actionprep.datasets.poses.formats.safe_pickle import in_memory, load_pickle
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
+from actionprep.datasets.poses.skeletons import layout_of_names
+from actionprep.datasets.poses.skeletons import skeleton as layout_of
 from actionprep.errors import InputError, UserError
 
 _2D = {17: "coco17", 18: "coco18", 25: "body25", 133: "coco_wholebody", 15: "jhmdb15"}
 _3D = {25: "ntu25", 20: "kinect20", 17: "h36m17"}
-_KNOWN = ("frame_dir", "filename", "total_frames", "label", "keypoint", "keypoint_score", "img_shape", "original_shape")
+_KNOWN = (
+    "frame_dir", "filename", "total_frames", "label", "keypoint", "keypoint_score", "img_shape", "original_shape",
+    "joints",
+)  # fmt: skip
 
 
 def read_pyskl(
@@ -34,16 +39,23 @@ def read_pyskl(
     image_size: Sequence[int] | None = None,
     damaged: Damaged | None = None,
 ) -> Iterator[PoseItem]:
-    """Every annotation of a PySKL pickle, with the names of the splits that list it.
+    """Read all annotations of a PySKL pickle, with the names of the splits that list them.
 
-    Ids are kept whole, dots and all. Half-precision values are read exactly. Files without scores (3D) have score 1
-    where a joint is not all zeros; files without img_shape have no image size unless given. Slots are persons: their
-    number is the track id. A list of annotations without splits is read too.
+    Ids are not changed, including dots. Half-precision values are read exactly. In files without scores (3D), joints that
+    are not all zeros have score 1. The slot of a person is its track id. A list of annotations without splits is read too.
+    One annotation is in memory at a time.
 
-    skeleton: the layout; without it 2D with 17 joints is coco17, 3D with 25 is ntu25, and so on.
-    damaged: called for each annotation that is wrong; without it, the first error is raised.
-    Raises InputError for a pickle that is more than data, is damaged, or lacks what the schema needs. One annotation
-    is in memory at a time.
+    Args:
+        path: The pickle.
+        skeleton: Layout of the joints. None infers it from the number of joints: 17 in 2D is coco17, 25 in 3D is ntu25.
+        image_size: Height and width in pixels, for files without img_shape.
+        damaged: Called with the id and the error of each invalid annotation. None raises the first error.
+
+    Yields:
+        One item per annotation.
+
+    Raises:
+        InputError: If the pickle contains more than data, is damaged, or does not follow the schema.
     """
     items = PySKLItems(path, skeleton=skeleton, image_size=image_size)
     for name in items:
@@ -52,10 +64,10 @@ def read_pyskl(
 
 
 class PySKLItems(Mapping[str, PoseItem]):
-    """The annotations of a PySKL pickle by their ids, each read from the file when it is asked for.
+    """Annotations of a PySKL pickle by id, read from the file on access.
 
-    Names and places of the arrays are what is held. Arguments and errors are those of `read_pyskl`; an annotation that
-    is not as it should be raises InputError when it is asked for.
+    Only names and positions of the arrays are kept in memory. Arguments and errors are those of `read_pyskl`; an invalid
+    annotation raises InputError on access.
     """
 
     def __init__(
@@ -78,7 +90,7 @@ class PySKLItems(Mapping[str, PoseItem]):
             if name in self._annotations:
                 raise InputError(f"{path} has the id '{name}' twice.")
             self._annotations[name] = number, annotation
-        lost = [one for one in self._members if one not in self._annotations]
+        lost = [name for name in self._members if name not in self._annotations]
         if lost:
             raise InputError(f"{len(lost)} ids in the splits of {path} have no annotation; the first is '{lost[0]}'.")
 
@@ -97,20 +109,20 @@ class PySKLItems(Mapping[str, PoseItem]):
 
 
 def _members(splits: Any, path: Path) -> dict[str, list[str]]:
-    """The splits that each id is in."""
+    """Return the splits of each id."""
     members: dict[str, list[str]] = {}
     if not isinstance(splits, dict):
         raise InputError(f"'split' in {path} must be a dict of name: list of ids, got {type(splits).__name__}.")
     for name, ids in splits.items():
         if not isinstance(ids, list | tuple | set | np.ndarray):
             raise InputError(f"The split '{name}' in {path} must be a list of ids, got {type(ids).__name__}.")
-        for one in ids:
-            members.setdefault(str(one), []).append(str(name))
+        for item_id in ids:
+            members.setdefault(str(item_id), []).append(str(name))
     return members
 
 
 def _check_pickle(path: Path) -> None:
-    """Raise UserError for an npz, and name the format that reads it."""
+    """Raise UserError if the file is an npz; the message names the format that reads it."""
     from actionprep.datasets.poses.formats import npz_format
 
     if not path.is_file() or not zipfile.is_zipfile(path):
@@ -153,7 +165,8 @@ def _item(
     total = annotation.get("total_frames")
     if total is not None and whole(total, "'total_frames'", where) != keypoint.shape[1]:
         raise InputError(f"{where} has total_frames {total}, but its keypoints have {keypoint.shape[1]} frames.")
-    layout = skeleton or (_3D if keypoint.shape[3] == 3 else _2D).get(keypoint.shape[2])
+    layout = skeleton or _named_layout(annotation, keypoint.shape[3], where)
+    layout = layout or (_3D if keypoint.shape[3] == 3 else _2D).get(keypoint.shape[2])
     if layout is None:
         raise UserError(
             f"{where} has {keypoint.shape[2]} joints in {keypoint.shape[3]}D, which is no known layout. Name it "
@@ -186,6 +199,16 @@ def _item(
     )
 
 
+def _named_layout(annotation: dict[str, Any], dimensions: int, where: str) -> str | None:
+    """The layout of the names in `joints`, which `write_pyskl` adds where the number of joints would mislead."""
+    joints = annotation.get("joints")
+    if joints is None:
+        return None
+    if not isinstance(joints, list) or not joints or not all(isinstance(joint, str) for joint in joints):
+        raise InputError(f"'joints' of {where} must be a list of names.")
+    return layout_of_names(joints, name=f"pyskl{dimensions}d", source=where).name
+
+
 def write_pyskl(
     path: str | Path, items: Iterable[PoseItem], *, half: bool = False, labels: Sequence[str] | None = None
 ) -> int:
@@ -211,6 +234,9 @@ def write_pyskl(
         }
         if poses.dimensions == 2:
             entry["keypoint_score"] = score.astype(kind)
+        usual = (_3D if poses.dimensions == 3 else _2D).get(poses.num_joints)
+        if layout_of(poses.skeleton).joints != (layout_of(usual).joints if usual else ()):
+            entry["joints"] = list(layout_of(poses.skeleton).joints)
         if poses.image_size is not None:
             entry["img_shape"] = entry["original_shape"] = poses.image_size
         annotations.append(entry)

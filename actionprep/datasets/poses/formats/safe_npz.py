@@ -22,11 +22,11 @@ from actionprep.errors import InputError, UserError, explained_read_errors
 
 GIB = 1 << 30
 
-# Arrays that unpack to more than this must be packed at most so tightly: poses pack 2 to 20 times, zeros 1000 times.
+# Maximum compression ratio of arrays that unpack to more than this. Poses compress 2 to 20 times, zeros 1000 times.
 FREE_BYTES = GIB // 4
 MAX_RATIO = 64
 
-# What zipfile, its codecs and NumPy's parser of headers raise for damaged content.
+# Exceptions of zipfile, its codecs and NumPy's header parser for damaged content.
 _DAMAGE = (
     *(
         zipfile.BadZipFile,
@@ -45,14 +45,22 @@ _DAMAGE = (
 def load_npz(
     path: str | Path, names: Iterable[str] | None = None, *, max_bytes: int = 8 * GIB
 ) -> dict[str, NDArray[Any]]:
-    """All arrays of an npz file, or those named.
+    """Load the arrays of an npz file.
 
-    Every member's header is read first: shape times item size must equal what the zip says it unpacks to, and all
-    wanted members together must stay within max_bytes. Arrays of Python objects are refused: loading them would run a
-    pickle.
+    The headers of all members are checked before memory is allocated: the size of each array must equal the unpacked size
+    in the zip directory. Arrays of Python objects are an error, because loading them would run a pickle.
 
-    Raises UserError when there is no such file; InputError when it is damaged, too large, encrypted or holds objects,
-    naming the member.
+    Args:
+        path: The file.
+        names: Names of the arrays to load; None for all.
+        max_bytes: Maximum total size of the arrays in bytes.
+
+    Returns:
+        Arrays by name.
+
+    Raises:
+        UserError: If the file does not exist.
+        InputError: If the file is damaged, too large or encrypted, or contains Python objects; names the array.
     """
     path = Path(path)
     wanted = None if names is None else list(names)
@@ -88,7 +96,7 @@ def load_npz(
 
 
 def npz_names(path: str | Path) -> tuple[str, ...]:
-    """Names of the arrays in an npz file, without reading any; raises as `load_npz` does."""
+    """List the names of the arrays in an npz file without reading them; raises errors as `load_npz`."""
     with _members(Path(path)) as (_, members):
         return tuple(members)
 

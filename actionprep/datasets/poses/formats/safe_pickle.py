@@ -1,8 +1,8 @@
 """Read untrusted pickles as numpy arrays, plain containers, numbers and strings, without running anything in them.
 
-Python's own unpickler calls whatever a file names. This reader goes through the opcodes that `pickletools.genops`
-lists. It knows the few functions that numpy's arrays and scalars are made of, replaces them by its own, and refuses
-everything else. Array data is checked against its declared shape, and may stay in the file until it is needed.
+Python's unpickler can call any function that a file names. This reader interprets the opcodes that
+`pickletools.genops` lists. It replaces the few functions that NumPy arrays and scalars need by safe ones, and rejects
+everything else. The size of array data is checked against the declared shape. It can stay in the file until it is needed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from actionprep.errors import InputError, UserError
 
 _KINDS = "biufcSU"
 _DEPTH = 64
-# Data of at least so many bytes stays in the file where arrays are to be read later.
+# Data of at least this many bytes stays in the file if arrays are read later.
 _LARGE = 512
-# What reading a damaged pickle can raise.
+# Exceptions that reading a damaged pickle can raise.
 _DAMAGE = (
     pickle.UnpicklingError,
     EOFError,
@@ -44,7 +44,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class _InFile:
-    """Bytes or text of a pickle, by their place in it."""
+    """Bytes or text of a pickle, by their position in the file."""
 
     path: Path
     at: int
@@ -52,7 +52,7 @@ class _InFile:
     kind: str  # bytes, bytearray, string (of Python 2), text, or encoded: bytes that are written as text
 
     def load(self) -> Any:
-        """The value itself."""
+        """Read the value."""
         raw = self._raw()
         if self.kind == "text":
             return raw.decode("utf-8", "surrogatepass")
@@ -61,7 +61,7 @@ class _InFile:
         return bytearray(raw) if self.kind == "bytearray" else self.data()
 
     def data(self) -> bytes:
-        """The bytes of an array."""
+        """Read the bytes of an array."""
         raw = self._raw()
         return raw.decode("utf-8").encode("latin-1") if self.kind in ("text", "encoded") else raw
 
@@ -76,7 +76,7 @@ class _InFile:
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array that is still in its pickle: `read` gives it."""
+    """An array that is still in its pickle; `read` loads it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -84,7 +84,7 @@ class StoredArray:
     _data: _InFile
 
     def read(self) -> NDArray[Any]:
-        """The array, read-only; InputError where its bytes do not fill its shape."""
+        """Read the array, read-only; raises InputError if its bytes do not match its shape."""
         path = self._data.path
         try:
             return _filled(self._data.data(), self.dtype, self.shape, self._order)
@@ -94,7 +94,7 @@ class StoredArray:
 
 
 def in_memory(value: Any) -> Any:
-    """A value of `load_pickle` with every `StoredArray` in it read.
+    """Read every `StoredArray` in a value of `load_pickle`.
 
     Raises:
         InputError: If an array is damaged, or if a list or dict contains itself.
@@ -147,7 +147,7 @@ def load_pickle(path: str | Path, *, later: bool = False) -> Any:
 
 
 def load_pickle_bytes(content: bytes, where: str) -> Any:
-    """Read a pickle in memory as `load_pickle` reads a file; `where` names it in errors."""
+    """Read a pickle from bytes, as `load_pickle` reads a file. `where` names it in errors."""
     return _load(BytesIO(content), _Machine(Path(), where, len(content), later=False))
 
 
@@ -164,7 +164,7 @@ def _load(file: BinaryIO, machine: _Machine) -> Any:
 
 
 class _Bounded:
-    """A file that refuses to be asked for more than it has, so that a forged length takes no memory."""
+    """A file that raises EOFError for reads beyond its end, so that a forged length does not allocate memory."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size = file, size
@@ -187,7 +187,7 @@ class _Bounded:
 _VALUES = frozenset(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"))
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
-# Opcodes of data: what it is, and how many bytes of opcode and length stand before it.
+# Opcodes of data: its kind, and the number of bytes of opcode and length before it.
 _DATA = {
     "SHORT_BINBYTES": ("bytes", 2),
     "BINBYTES": ("bytes", 5),
@@ -211,10 +211,10 @@ _MAX_STEPS = 40_000_000
 
 
 class _Machine:
-    """Runs the opcodes that `pickletools.genops` finds in a file, as far as they make data.
+    """Interpreter of the opcodes that `pickletools.genops` lists, limited to those that create data.
 
-    The only functions that it knows are those of `_KNOWN`. What is made besides the contents of the file, such as bytes
-    out of text or arrays that share their bytes, is counted, and may not be more than the file's own size.
+    The only functions are those of `_KNOWN`. Copies of the file's content, such as bytes encoded as text or arrays that
+    share their bytes, are counted, and must not exceed the size of the file.
     """
 
     def __init__(self, path: Path, where: str, size: int, *, later: bool) -> None:
@@ -227,10 +227,10 @@ class _Machine:
         self._copied = 0
 
     def run(self, file: _Bounded) -> Any:
-        """The value that the file describes."""
+        """Return the value in the file."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of odd escapes in text of protocol 0
-            # genops asks for no more than read, readline and tell.
+            # genops only needs read, readline and the position.
             for opcode, argument, position in pickletools.genops(file):  # type: ignore[arg-type]
                 if opcode.name == "STOP":
                     return self._stack.pop()
@@ -287,7 +287,7 @@ class _Machine:
             raise InputError(f"{self.where} makes objects of classes, which is not data. Nothing was run.")
 
     def _close(self, name: str, parts: list[Any]) -> None:
-        """End a mark: put together what stands above it."""
+        """Close a mark: combine the values above it."""
         stack = self._stack
         if name == "TUPLE":
             stack.append(tuple(parts))
@@ -345,7 +345,7 @@ class _Machine:
             raise InputError(f"{self.where} holds {problem.reason}, which is not read.") from None
 
     def _copy(self, value: Any) -> None:
-        """Count what a call makes a copy of; what is in the file once is copied once or twice."""
+        """Count the bytes that a call copies; content of the file is normally copied once or twice."""
         if isinstance(value, list | tuple | set | dict):
             self._count(len(value))
         elif isinstance(value, str | bytes | bytearray | _InFile):
@@ -368,14 +368,14 @@ T = TypeVar("T")
 
 
 def _of(kind: type[T], value: Any) -> T:
-    """The value, if it is of this kind; what is added to anything else is no data."""
+    """Return a value of the expected type; raises an error for other types."""
     if not isinstance(value, kind):
         raise ValueError(f"something is added to {type(value).__name__}, expected {kind.__name__}")
     return value
 
 
 class _Dtype:
-    """Stands in for a numpy dtype while a pickle is read: only sizes and byte order can be set."""
+    """Placeholder of a NumPy dtype while a pickle is read; only sizes and byte order can be set."""
 
     def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
         code = code.decode("latin-1") if isinstance(code, bytes) else code
@@ -401,7 +401,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for a numpy array while a pickle is read."""
+    """Placeholder of a NumPy array while a pickle is read."""
 
     def __init__(self) -> None:
         self.array: NDArray[Any] | StoredArray | None = None
@@ -423,14 +423,14 @@ def _array(data: Any, dtype: _Dtype, shape: Any, order: str) -> NDArray[Any] | S
     if not isinstance(data, _InFile):
         return _filled(data, dtype.dtype, shape, order)
     if data.kind in ("bytes", "bytearray", "string"):
-        # Of the others the bytes are known when they are read.
+        # The bytes of the others are known when they are read.
         _check_size(data.length, dtype.dtype, shape)
     return StoredArray(shape, dtype.dtype, order, data)
 
 
 def _filled(data: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> NDArray[Any]:
     _check_size(len(data), dtype, shape)
-    # On the bytes of the file themselves, and therefore read-only: data sets of gigabytes are not held twice.
+    # A read-only view of the bytes of the file, so that large data sets are not in memory twice.
     return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
@@ -494,7 +494,7 @@ _CALLABLE = frozenset(_KNOWN.values())
 
 
 def _finished(value: Any, where: str, done: dict[int, Any], depth: int) -> Any:
-    """The loaded value with stand-ins replaced by their arrays; shared parts stay shared."""
+    """Replace placeholders by their arrays; shared parts stay shared."""
     if isinstance(value, str | int | float | bytes | bool | complex | np.generic | np.ndarray) or value is None:
         return value
     if isinstance(value, StoredArray):
@@ -511,7 +511,7 @@ def _finished(value: Any, where: str, done: dict[int, Any], depth: int) -> Any:
             raise InputError(f"{where} holds an array without data.")
         result = value.array
     elif isinstance(value, dict):
-        # Filled in place, so that a container that holds itself ends here and not in a loop.
+        # Fill in place, so that a container that contains itself does not cause an endless loop.
         done[id(value)] = (value, value)
         for key in value:
             if not isinstance(key, str | bytes | int | float | tuple | np.generic | None):
