@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' constraints.txt)
 DEMO ?= demo-study
+# Processes that run the tests: one for each core that may be used, at most 4, because each needs about 1 GB.
+TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1)); cores = len(usable(0)); print(min(cores, 4) if cores > 1 else 0)')
 
 .PHONY: demo test check docs bench install clean
 
@@ -20,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -c 'import torch' 2>/dev/null \
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)+cpu' 2>/dev/null \
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==$(TORCH)' --index-url $(TORCH_INDEX)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,hf,export]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,hf,export,formats]'
 	touch $@
 
 demo: install
@@ -36,7 +38,7 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 docs: install
 	$(BIN)/python docs/tables.py --check

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from actionprep.api.segment_sources import segments_of_file
 from actionprep.datasets.bouts import (
     BoutRules,
     BoutStatistics,
@@ -273,7 +274,7 @@ def annotator_agreement(
     if tables:
         raters["annotations"] = {name: list(segments) for name, segments in catalog.segments.items()}
         for name, path in tables.items():
-            raters[name] = _segments_of_table(study, Path(path))
+            raters[name] = segments_of_file(study, path)
     else:
         for recording, segments in catalog.segments.items():
             for segment in segments:
@@ -458,25 +459,3 @@ def _checkpoint(path: Path, device: str) -> Any:
     from actionprep.training.loop.devices import torch_device
 
     return load_checkpoint(path, device=str(torch_device(device)))
-
-
-def _segments_of_table(study: Study, path: Path) -> dict[str, list[Segment]]:
-    """Read segments of an annotation file that is not part of the study.
-
-    Raises:
-        UserError: If no segment belongs to a recording of the study.
-    """
-    from actionprep.datasets.annotations import check_segments, read_annotations
-    from actionprep.datasets.recording_names import RecordingNames
-
-    catalog = study.catalog
-    names = RecordingNames.of((one.id for one in catalog.recordings), catalog.views)
-    views = {one.id: catalog.views_of(one.id) for one in catalog.recordings}
-    only = catalog.recordings[0].id if len(catalog) == 1 else None
-    checked = check_segments(read_annotations(path), source=path.name, names=names, views=views, only=only)
-    if not checked.segments:
-        reasons = "".join(f"\n{one}" for one in list(dict.fromkeys(map(str, checked.findings)))[:3])
-        raise UserError(f"No segment of {path} belongs to a recording of the study.{reasons}")
-    if checked.num_unusable:
-        study.warn(f"{checked.num_unusable} rows of {path} are not compared: {checked.findings[0]}")
-    return {recording: list(segments) for recording, segments in checked.segments.items()}

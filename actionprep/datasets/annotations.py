@@ -19,7 +19,8 @@ from actionprep.datasets.recordings import View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.tables import decode_head, header_of
 from actionprep.datasets.timecodes import Timecode
-from actionprep.errors import UserError
+from actionprep.errors import UserError, name_list
+from actionprep.json_values import counted
 from actionprep.registry import Entry, Registry
 
 
@@ -40,6 +41,10 @@ class AnnotatedRow:
         label_from_layer: Whether the file has no label here and the layer's name is used.
         alternatives: Further names of the recording, each with the seconds to add to the times if that name is used.
         split: The split that the file gives the recording, in the file's own words; None if it gives none.
+        is_point: Whether the row is an event without length; `study.point_length` gives it one.
+        joined: Files that play one after the other on one time line, and the row's file among them; None if the times
+            begin with the row's file.
+        not_used: What the file has about the row and the label leaves out, such as "modifiers"; "" for nothing.
         timecode: Onset and offset where the file has time codes hh:mm:ss:ff; they replace `onset` and `offset`.
         is_full_clip: Whether the row is about the full recording, and its times mean nothing. Its label may be empty.
     """
@@ -55,8 +60,26 @@ class AnnotatedRow:
     label_from_layer: bool = False
     alternatives: tuple[tuple[str, float], ...] = ()
     split: str | None = None
+    is_point: bool = False
+    joined: JoinedFiles | None = None
+    not_used: str = ""
     timecode: tuple[Timecode, Timecode] | None = None
     is_full_clip: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedFiles:
+    """Media files whose times run on from one to the next, while the annotation file does not have their lengths.
+
+    Attributes:
+        files: Names of the files in their order.
+        index: Which of them the row is about.
+        total_s: Length of all of them in seconds, to check that none is missing.
+    """
+
+    files: tuple[str, ...]
+    index: int
+    total_s: float
 
 
 class RowError(ValueError):
@@ -154,10 +177,20 @@ SEGMENT_FORMATS: Registry[SegmentFormat] = Registry(
     "actionprep.annotation_formats",
     (
         Entry("activitynet", f"{_FOLDER}.activitynet:FORMAT"),
+        Entry("boris", f"{_FOLDER}.boris:PROJECT"),
+        Entry("boris-modifiers", f"{_FOLDER}.boris:PROJECT_WITH_MODIFIERS"),
+        Entry("boris-table", f"{_FOLDER}.boris_table:TABLE"),
+        Entry("boris-table-modifiers", f"{_FOLDER}.boris_table:TABLE_WITH_MODIFIERS"),
         Entry("charades", f"{_FOLDER}.charades:FORMAT"),
         Entry("csv", f"{_FOLDER}.plain_csv:FORMAT"),
+        Entry("cvat", f"{_FOLDER}.cvat:FORMAT"),
+        Entry("datavyu", f"{_FOLDER}.datavyu:FORMAT"),
+        Entry("bento", f"{_FOLDER}.bento:FORMAT"),
         Entry("elan", f"{_FOLDER}.elan:DOCUMENT"),
         Entry("elan-export", f"{_FOLDER}.elan:EXPORT"),
+        Entry("jabs", f"{_FOLDER}.jabs:FORMAT"),
+        Entry("label-studio", f"{_FOLDER}.label_studio:FORMAT"),
+        Entry("praat", f"{_FOLDER}.praat:FORMAT"),
         Entry("feral", f"{_FOLDER}.feral:FORMAT"),
         Entry("ms-tcn", f"{_FOLDER}.ms_tcn:FORMAT"),
         Entry("one-hot", f"{_FOLDER}.one_hot:FORMAT"),
@@ -166,6 +199,8 @@ SEGMENT_FORMATS: Registry[SegmentFormat] = Registry(
         Entry("something-something", f"{_FOLDER}.something_something:FORMAT"),
         Entry("tinyvirat", f"{_FOLDER}.tinyvirat:FORMAT"),
         Entry("via", f"{_FOLDER}.via:FORMAT"),
+        Entry("via-project", f"{_FOLDER}.via_project:FORMAT"),
+        Entry("vtrace", f"{_FOLDER}.vtrace:FORMAT"),
     ),
     plural="Formats",
     instance_of="actionprep.datasets.annotations:SegmentFormat",
@@ -297,7 +332,8 @@ def check_segments(
     source: str,
     names: RecordingNames,
     views: Mapping[str, Sequence[View]],
-    only: str | None = None,
+    only: tuple[str, str | None] | None = None,
+    point_length_s: float | None = None,
 ) -> CheckedSegments:
     """Keep the rows that can be used and report the others.
 
@@ -310,13 +346,17 @@ def check_segments(
         source: Name of the file, for reports.
         names: Resolves names in the file.
         views: Views by recording.
-        only: The recording of rows that name none.
+        only: Recording of rows that name none, and the view whose frames they count, if the file is about one view.
+        point_length_s: Length of segments that begin at events without length, in seconds; None leaves such events out
+            and reports their number.
     """
     checked = CheckedSegments()
     kept: dict[str, list[Segment]] = {}
     absent: Counter[tuple[str, str]] = Counter()
     first_line: dict[tuple[str, str], int | None] = {}
     without_label: Counter[str] = Counter()
+    points: Counter[str] = Counter()
+    not_used: Counter[str] = Counter()
     linked: set[tuple[str, ...]] = set()
     of_clips: dict[str, list[AnnotatedRow]] = {}
     rates = _rates_by_view(views)
@@ -328,13 +368,25 @@ def check_segments(
         try:
             if isinstance(row, RowError):
                 raise row
-            match = _Match(None, only, None) if row.recording is None and only else found
+            match = found
+            if row.recording is None and only is not None:
+                match = _Match(None, only[0], only[1] if row.unit == "frame" else None)
             if match is None or match.name in resolved.problems:
                 problem = resolved.problems.get(match.name or "") if match is not None else None
                 key = _names_of(row), problem or names.problem(row.recording or "")
                 absent[key] += 1
                 first_line.setdefault(key, line)
                 continue
+            if row.joined is not None:
+                match = replace(match, shift=match.shift - _start_of(row.joined, names, views))
+            if row.is_point:
+                if point_length_s is None:
+                    points[row.label] += 1
+                    checked.num_unusable += 1
+                    continue
+                row = replace(row, offset=row.onset + point_length_s)
+            if row.not_used:
+                not_used[row.not_used] += 1
             if row.split:
                 checked.splits.setdefault(match.recording, {}).setdefault(row.split, line)
             if match.others:
@@ -371,6 +423,15 @@ def check_segments(
     for layer, count in without_label.items():
         what = "1 annotation has no value and gets" if count == 1 else f"{count} annotations have no value and get"
         checked.findings.append(Finding("label from tier", source, f"{what} the name of the tier, '{layer}', as label"))
+    if points:
+        listed = name_list([f"{label} {count}" for label, count in points.items()])
+        message = (
+            f"{counted(points.total(), 'point event')} without length ({listed}) left out; study.point_length = 500 makes "
+            "segments of 500 ms of them"
+        )
+        checked.findings.append(Finding("point events", source, message))
+    for what, count in not_used.items():
+        checked.findings.append(Finding("detail not used", source, f"{counted(count, 'segment')} with {what}"))
     for recording, *others in sorted(linked):
         checked.findings.append(
             Finding(
@@ -448,6 +509,38 @@ def _find(row: AnnotatedRow, names: RecordingNames, views: Mapping[str, Sequence
     best, *others = own or matches
     recordings = dict.fromkeys(match.recording for match in others if match.recording != best.recording)
     return replace(best, others=tuple(recordings))
+
+
+def _start_of(joined: JoinedFiles, names: RecordingNames, views: Mapping[str, Sequence[View]]) -> float:
+    """Return when a row's file begins on the time line of its files, in s, from the lengths of the study's videos.
+
+    Raises:
+        RowError: If a length is unknown, or the files do not add up to the total length.
+    """
+    if joined.index == 0:
+        return 0.0
+    lengths = []
+    for name in joined.files:
+        match = names.find(name)
+        view = next(
+            (one for one in views.get(match[0], ()) if match[1] in (None, one.id) and one.num_frames)
+            if match
+            else iter(()),
+            None,
+        )
+        if view is None:
+            raise RowError(
+                f"its times count from the start of '{joined.files[0]}', and the length of '{name}' is not known, because "
+                "the study has no such video. Annotate with the project file (.boris), which has all lengths"
+            )
+        lengths.append(view.frame_times[-1] + view.frame_duration)
+    if abs(sum(lengths) - joined.total_s) > 0.5:
+        raise RowError(
+            f"its times count from the start of '{joined.files[0]}': the files {', '.join(joined.files)} last "
+            f"{sum(lengths):.3f} s together, and the observation {joined.total_s:.3f} s, so a file without events is "
+            "missing. Annotate with the project file (.boris), which has all files"
+        )
+    return float(sum(lengths[: joined.index]))
 
 
 def _is_file_of(match: _Match, views: Sequence[View]) -> bool:

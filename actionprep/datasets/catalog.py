@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.alignment import MeasuredAlignment
+from actionprep.datasets.cameras import Camera
 from actionprep.datasets.catalog_tables import make_tables, read_tables, write_tables
 from actionprep.datasets.findings import Finding
 from actionprep.datasets.natural_order import natural_key
@@ -16,7 +17,7 @@ from actionprep.datasets.paths import name_problem
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.view_ids import view_of, views_of_ids, views_with_number
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError, name_list, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +62,7 @@ class Catalog:
         segments: Segments by recording id, in the order of time.
         findings: What the last scan reported.
         alignment: Which pairs of views are aligned, as the last scan measured it; None if no scan did.
+        cameras: Calibrated cameras of views, from `study.calibration`. They apply to all recordings.
 
     Raises:
         UserError: If two recordings have the same id, two views of a recording have the same id, an id cannot be a path
@@ -72,6 +74,7 @@ class Catalog:
     segments: Mapping[str, tuple[Segment, ...]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     alignment: MeasuredAlignment | None = None
+    cameras: tuple[Camera, ...] = ()
 
     def __post_init__(self) -> None:
         _check_ids(self.recordings, self.views)
@@ -82,8 +85,9 @@ class Catalog:
     def recording(self, id: str) -> Recording:
         """Return one recording; raises UserError naming the nearest id."""
         if id not in self._recordings:
-            some = ", ".join(list(self._recordings)[:5])
-            raise UserError(f"No recording '{id}'.{nearest(id, self._recordings)} Available ({len(self)}): {some} …")
+            raise UserError(
+                f"No recording '{id}'.{nearest(id, self._recordings)} Available: {name_list(list(self._recordings))}."
+            )
         return self._recordings[id]
 
     def views_of(self, recording: str) -> tuple[View, ...]:
@@ -166,6 +170,14 @@ class Catalog:
         onset, offset = max(span[0] for span in spans), min(span[1] for span in spans)
         return (onset, offset) if offset > onset else None
 
+    def camera(self, view: str) -> Camera:
+        """Return the calibrated camera of a view, by its id; raises UserError if there is none."""
+        for camera in self.cameras:
+            if camera.view == view:
+                return camera
+        known = ", ".join(camera.view for camera in self.cameras) or "none; set study.calibration"
+        raise UserError(f"No calibrated camera for view '{view}'. Calibrated views: {known}.")
+
     def to_frames(self) -> dict[str, pd.DataFrame]:
         """Return the tables recordings, views and segments as pandas data frames."""
         tables = self._tables()
@@ -185,7 +197,7 @@ class Catalog:
         return cls(*read_tables(Path(folder)))
 
     def _tables(self) -> dict[str, Any]:
-        return make_tables(self.recordings, self.views, self.segments, self.findings, self.alignment)
+        return make_tables(self.recordings, self.views, self.segments, self.findings, self.alignment, self.cameras)
 
     @cached_property
     def _recordings(self) -> dict[str, Recording]:

@@ -24,9 +24,11 @@ from actionprep.datasets.annotations import (
     resembling_formats,
     segment_formats,
 )
+from actionprep.datasets.cameras import calibration_files
 from actionprep.datasets.discovery import SPLIT_NAMES, VIDEO_SUFFIXES, Discovery, NoVideosError
 from actionprep.datasets.file_names import pattern_of_paths, reader_of_names
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.media import IMAGE_SUFFIXES, number_of
 from actionprep.datasets.names import FIELDS, NOT_TEXT, id_of_name, is_text
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.recording_names import RecordingNames
@@ -34,9 +36,10 @@ from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.datasets.table_files import TableFiles
 from actionprep.datasets.tables import encoding_findings, read_csv, require_columns, text_encoding
-from actionprep.errors import UserError, nearest
-
-_IMAGES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from actionprep.datasets.video_suffixes import is_video_file
+from actionprep.datasets.view_files import add_readings
+from actionprep.errors import UserError, name_list, nearest
+from actionprep.json_values import counted
 
 _NOT_MEDIA = (
     *("", ".csv", ".doc", ".docx", ".eaf", ".h5", ".hdf5", ".html", ".ini", ".json", ".jsonl", ".log", ".mat", ".md"),
@@ -64,9 +67,10 @@ def _discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
     else:
         find = {"folder-per-class": _by_class_folder, "views": _by_pattern, "csv": _by_table}[settings.layout]
         found = find(folder, settings)
+        add_readings(found, folder, settings)
     found.views.sort(key=lambda view: (natural_key(view.recording), natural_key(view.id)))
     found.recordings.sort(key=lambda recording: natural_key(recording.id))
-    names = RecordingNames.of([recording.id for recording in found.recordings], found.views)
+    names = names_of(found.recordings, found.views, folder, settings)
     if settings.recordings is not None:
         _add_attributes(found, names, folder, settings)
     found.recordings = [_with_normal_forms(recording) for recording in found.recordings]
@@ -74,6 +78,14 @@ def _discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
         found.views = _with_offsets(found, names, folder, settings.offsets)
     _read_segments(found, folder, settings)
     return found
+
+
+def names_of(
+    recordings: Iterable[Recording], views: Iterable[View], folder: StudyFolder, settings: StudySettings
+) -> RecordingNames:
+    """Collect the names that tables may use for recordings."""
+    base = folder.relative(folder.resolve(settings.videos))
+    return RecordingNames.of([recording.id for recording in recordings], views, videos=base)
 
 
 def videos_below(folder: StudyFolder, settings: StudySettings) -> list[Path]:
@@ -112,6 +124,8 @@ def tables_of(folder: StudyFolder, settings: StudySettings) -> list[Path]:
     for given, beside in ((settings.csv, videos), (settings.recordings, videos), (settings.offsets, folder.root)):
         if given is not None:
             tables += [path for path in (folder.resolve(given), beside / given) if path.is_file()][:1]
+    if settings.calibration is not None and folder.resolve(settings.calibration).exists():
+        tables += calibration_files(folder.resolve(settings.calibration))
     options = annotation_options(folder, settings)
     named = [Path(options["format"])] if not is_no_preset_file(options["format"]) else []
     named += [options["classes"]] if options["classes"] is not None else []
@@ -246,7 +260,8 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
         raise NoVideosError(
             f"No videos in {base}: looked there and below for <class>/<clip> with {', '.join(VIDEO_SUFFIXES)}, found "
             f"{_some_files(others)}.",
-            f"Set study.videos in {folder.settings_file} to the folder of your videos.",
+            _image_folders_remedy(listing)
+            or f"Set study.videos in {folder.settings_file} to the folder of your videos.",
         )
     tops = {file.parts[0] for file in files if len(file.parts) > 1}
     # Published data sets have {train,val,test}/<class>/<clip>.
@@ -264,7 +279,7 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
     found = Discovery([], [], findings=_not_text(folder, base, listing))
     found.findings += _unused_files(folder, base, listing.others)
     for file in files:
-        id = id_of_name(file.with_suffix("").as_posix())
+        id = _id_of_listed(base, file)
         folders = list(file.parts[:-1])
         split = SPLIT_NAMES[folders.pop(0).lower()] if has_splits and folders else None
         found.recordings.append(Recording(id, label=folders[0] if folders else None, split=split))
@@ -304,13 +319,15 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
                 found.findings.append(Finding("conflicting labels", folder.relative(base / file), message))
     if not found.views:
         instead = (
-            f"There are {len(videos)} videos that do not match, such as '{videos[0].as_posix()}'"
+            f"There {'is' if len(videos) == 1 else 'are'} {counted(len(videos), 'video')} that "
+            f"{'does' if len(videos) == 1 else 'do'} not match, such as '{videos[0].as_posix()}'"
             if videos
             else f"There are {_some_files(others)}"
         )
         raise NoVideosError(
             f"No videos match the pattern '{settings.pattern}' below {base}. {instead}.",
-            f"Set study.pattern and study.videos in {folder.settings_file}.",
+            ("" if videos else _image_folders_remedy(listing))
+            or f"Set study.pattern and study.videos in {folder.settings_file}.",
         )
     found.findings += _unused_files(folder, base, unused)
     found.recordings += [Recording(id, **values) for id, values in known.items()]
@@ -354,7 +371,7 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
     for line, row in rows:
         place = f"{source}:{line}"
         given = row[settings.path_column]
-        path = files.paths.get(given)
+        path = files.paths.get(given) or _image_folder(given, bases, settings)
         if path is None:
             searched = ", ".join(str(base) for base in bases)
             message = files.problems.get(given) or f"no file '{given}' (looked in {searched})"
@@ -569,6 +586,7 @@ class _Listing:
     """Files below a folder, relative to it; `not_text` are files and folders with names that no table can contain."""
 
     videos: list[Path] = field(default_factory=list)
+    image_folders: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     not_text: list[Path] = field(default_factory=list)
 
@@ -585,8 +603,16 @@ def _list_videos(folder: StudyFolder, settings: StudySettings, base: Path) -> _L
         ours.add(str(folder.resolve(settings.store).resolve()))
     listing = _Listing()
     for path in _walk(base, ours, listing.not_text):
-        relative = path.relative_to(base)
-        (listing.videos if path.suffix.lower() in VIDEO_SUFFIXES else listing.others).append(relative)
+        (listing.videos if is_video_file(path) else listing.others).append(path.relative_to(base))
+    numbered = Counter(path.parent for path in listing.others if number_of(path) is not None)
+    listing.image_folders = [path for path, count in numbered.items() if count > 1]
+    if settings.image_rate is not None:
+        listing.videos += listing.image_folders
+        listing.others = [
+            path
+            for path in listing.others
+            if path.parent not in listing.image_folders or path.suffix.lower() not in IMAGE_SUFFIXES
+        ]
     listing.videos.sort(key=lambda path: natural_key(path.as_posix()))
     return listing
 
@@ -620,12 +646,16 @@ def _unused_files(folder: StudyFolder, base: Path, others: Iterable[Path]) -> li
     findings = []
     for suffix, files in sorted(by_suffix.items()):
         where = folder.relative(base / files[0])
-        count = f"{len(files):,} file{'s'[: len(files) != 1]}"
-        if suffix in _IMAGES:
+        count = counted(len(files), "file")
+        if suffix == ".gif":
+            message = (
+                f"{count} with the suffix .gif and a single image: animations are read as videos, still images are not"
+            )
+        elif suffix in IMAGE_SUFFIXES:
             folders = len({file.parent for file in files})
             message = (
-                f"{count} with the suffix {suffix} in {folders:,} folder{'s'[: folders != 1]}: images are not read as "
-                "videos; encode each folder as one video"
+                f"{count} with the suffix {suffix} in {counted(folders, 'folder')}: images are not read as "
+                "videos; set image_rate under [study] to read each folder of numbered images as one video"
             )
         else:
             message = (
@@ -664,24 +694,51 @@ def _table_path(folder: StudyFolder, given: str, beside: Path) -> Path:
     raise UserError(f"No table '{given}': looked for {' and '.join(str(path) for path in candidates)}.")
 
 
+def _id_of_listed(base: Path, file: Path) -> str:
+    """Return the id of a recording in a file, or in a folder of images, relative to the folder of the videos."""
+    if file == Path():
+        return id_of_name(base.resolve().name)
+    is_folder = (base / file).is_dir()
+    return id_of_name((file if is_folder else file.with_suffix("")).as_posix())
+
+
+def _image_folder(given: str, bases: Sequence[Path], settings: StudySettings) -> Path | None:
+    """Return the folder of images that a table names, if such folders are read as videos."""
+    if settings.image_rate is None or not given or "\0" in given:
+        return None
+    return next((base / given for base in bases if (base / given).is_dir()), None)
+
+
+def _image_folders_remedy(listing: _Listing) -> str:
+    """Return how to read folders of images as videos; empty if there are none."""
+    folders = listing.image_folders
+    if not folders:
+        return ""
+    count = "1 folder" if len(folders) == 1 else f"{len(folders)} folders"
+    return (
+        f"{count} of numbered images, such as '{folders[0].as_posix()}', can be read as videos: set image_rate, in frames "
+        "per second, under [study]."
+    )
+
+
 def _id_of_path(path: Path, given: str, bases: Iterable[Path]) -> str:
     """Return the relative path without its suffix, as other layouts name recordings."""
     absolute = Path(os.path.abspath(path))
+    stem = Path(given) if path.is_dir() else Path(given).with_suffix("")
     for base in bases:
         if absolute.is_relative_to(os.path.abspath(base)):
-            return id_of_name(absolute.relative_to(os.path.abspath(base)).with_suffix("").as_posix())
-    outside = PurePosixPath(os.path.normpath(given)).with_suffix("")
+            relative = absolute.relative_to(os.path.abspath(base))
+            return id_of_name((relative if path.is_dir() else relative.with_suffix("")).as_posix())
+    outside = PurePosixPath(os.path.normpath(stem))
     return id_of_name("/".join(part for part in outside.parts if part not in ("/", "..")))
 
 
 def _listed(names: Sequence[str]) -> str:
     """Names for a message, at most three of them."""
-    return ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return name_list([f"'{name}'" for name in names], 3)
 
 
 def _some_files(files: Sequence[Path]) -> str:
     if not files:
         return "no files at all"
-    return (
-        f"{len(files)} other files ({', '.join(file.as_posix() for file in files[:3])}{' …' if len(files) > 3 else ''})"
-    )
+    return f"{counted(len(files), 'other file')} ({name_list([file.as_posix() for file in files], 3)})"

@@ -44,7 +44,9 @@ def test_time_codes_in_a_table(tmp_path):
     assert isinstance(rows[0], AnnotatedRow)
     assert rows[0].timecode == (Timecode(0, 1, 5), Timecode(0, 2, 0))
     views = {"a": [view("a", fps=25.0)]}
-    checked = check_segments(rows, source="t.csv", names=RecordingNames.of(views, views["a"]), views=views, only="a")
+    checked = check_segments(
+        rows, source="t.csv", names=RecordingNames.of(views, views["a"]), views=views, only=("a", None)
+    )
     [segment] = checked.segments["a"]
     assert (segment.onset, segment.offset) == (pytest.approx(1.2), pytest.approx(2.0))
     assert [str(finding) for finding in checked.findings] == [
@@ -57,7 +59,7 @@ def test_time_codes_need_a_video(tmp_path):
     path.write_text("onset,offset,label\n00:00:01:05,00:00:02:00,wave\n")
     unreadable = {"a": [view("a", status="unreadable", reason="it is empty")]}
     names = RecordingNames.of(unreadable, unreadable["a"])
-    checked = check_segments(read_annotations(path), source="t.csv", names=names, views=unreadable, only="a")
+    checked = check_segments(read_annotations(path), source="t.csv", names=names, views=unreadable, only=("a", None))
     assert [str(finding) for finding in checked.findings] == [
         "unusable segment: t.csv:2: time code 00:00:01:05 needs a readable video with a frame rate"
     ]

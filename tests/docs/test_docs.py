@@ -101,13 +101,13 @@ def test_the_page_for_notebooks_runs(notebook: Path) -> None:
     assert len(open_study(notebook).snippets) > 16
 
 
-@pytest.mark.parametrize("page", ["store.md", "formats.md", "poses.md", "exports.md"])
+@pytest.mark.parametrize("page", ["store.md", "formats.md", "poses.md", "exports.md", "views.md"])
 def test_the_blocks_of_a_page_run(page: str, tiny: Study) -> None:
     run_blocks(ROOT / "docs" / page, tiny.root)
 
 
 def test_every_page_with_python_blocks_is_run() -> None:
-    run = {"python.md", "store.md", "formats.md", "poses.md", "exports.md", "CONTRIBUTING.md"}
+    run = {"python.md", "store.md", "formats.md", "poses.md", "exports.md", "views.md", "CONTRIBUTING.md"}
     others = [
         block.name
         for page in PAGES

@@ -10,6 +10,7 @@ from stage_runs import patch_over_background, shifted, texture
 from actionprep.datasets.products.tracks import visible
 from actionprep.pipeline.trackers import TRACKERS
 from actionprep.pipeline.trackers.lk import LucasKanade
+from actionprep.pipeline.trackers.lk_anchored import AnchoredLucasKanade
 from actionprep.pipeline.trackers.settings import TracksSettings
 
 
@@ -111,7 +112,7 @@ def test_threads_do_not_change_a_bit():
 
 
 def test_the_trackers_can_be_listed_and_a_wrong_name_is_explained():
-    assert {"lk", "cotracker3_offline", "cotracker3_online", "cotracker2"} <= set(TRACKERS)
+    assert {"lk", "lk_anchored", "cotracker3_offline", "cotracker3_online", "cotracker2"} <= set(TRACKERS)
     assert all(TRACKERS.help(name) for name in TRACKERS)
     with pytest.raises(ValueError, match=r"No point tracker 'cotracker3'\. Did you mean 'cotracker\w+'\? Trackers: "):
         TRACKERS.find("cotracker3")
@@ -119,3 +120,46 @@ def test_the_trackers_can_be_listed_and_a_wrong_name_is_explained():
 
 def test_identity_names_the_version_of_opencv():
     assert LucasKanade.identity(TracksSettings()) == {"tracker": "lk", "opencv": cv2.__version__}
+
+
+def anchored(**settings) -> AnchoredLucasKanade:
+    return AnchoredLucasKanade(TracksSettings(**settings))
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_lk_anchored_drifts_less_than_lk(both_ways: bool):
+    # Noise makes the steps drift; the patch of the query does not.
+    rng = np.random.default_rng(2)
+    ground = texture(96, 128, grain=3)
+    velocity = np.array([0.43, 0.21])
+    frames = [
+        np.clip(shifted(ground, *(t * velocity)) + rng.normal(0, 12, (96, 128)), 0, 255).astype(np.uint8)
+        for t in range(31)
+    ]
+    queries = grid(15 if both_ways else 0, 35, 60)
+    truth = queries[None, :, 1:] + (np.arange(31) - queries[0, 0])[:, None, None] * velocity
+    errors = [
+        np.abs(tracker.track(frames, queries, both_ways=both_ways).xy - truth)[[-1, 0 if both_ways else -1]].mean()
+        for tracker in (lk(), anchored())
+    ]
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_lk_anchored_finds_a_covered_point_again():
+    frames = patch_over_background(14, 80, 160, size=40, start=(8, 20), step=(8, 0))
+    hidden = np.array([[0, 80, y] for y in (30, 35, 40, 45, 50)], float)
+    frames += [frames[0]]
+    tracks = anchored().track(frames, hidden, both_ways=False)
+    seen = visible(tracks.visibility, tracks.confidence)
+    assert not seen[8].any()
+    found = np.linalg.norm(tracks.xy[-1] - hidden[:, 1:], axis=1) < 0.2
+    assert (seen[-1] == found).all()
+
+
+def test_lk_anchored_keeps_the_query_and_its_past():
+    frames = [np.rint(shifted(texture(64, 64), t, 0)).astype(np.uint8) for t in range(5)]
+    tracks = anchored().track(frames, np.array([[2, 30.25, 30.5]]), both_ways=False)
+    assert tracks.xy[2, 0].tolist() == [30.25, 30.5]
+    assert (tracks.xy[:2, 0] == [30.25, 30.5]).all()
+    assert tracks.visibility[:2].max() == 0
+    assert np.allclose(tracks.xy[3:, 0], [[31.25, 30.5], [32.25, 30.5]], atol=0.1)

@@ -83,17 +83,12 @@ def agreement(
 
 def _tables(run: str | None, given: list[str]) -> dict[str, Path]:
     """Files to compare with, by the name of their rater."""
+    from actionprep.api.segment_sources import timeline_of_run
     from actionprep.errors import UserError
 
     tables: dict[str, Path] = {}
     if run is not None:
-        path = Path("prediction") / run / "timeline.csv"
-        if not path.is_file():
-            raise UserError(
-                f"{path} does not exist. Predict recordings of the study first: actiontrain predict --run {run} "
-                "--recording ID …"
-            )
-        tables[run] = path
+        tables[run] = timeline_of_run(run)
     for text in given:
         name, mark, path_text = text.partition("=")
         if not mark or not name or not path_text:

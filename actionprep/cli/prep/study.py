@@ -11,6 +11,7 @@ import typer
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Number, StudyOption, Text, Texts, Where, with_study
 from actionprep.cli.prep.options import WorkersOption, opened_study
+from actionprep.json_values import counted
 
 
 def init(
@@ -136,16 +137,14 @@ def scan(
         ]
         output.print_table("Findings", ("kind", "count", "where", "what"), rows)
         total = len(report.findings)
-        output.note(f"{total:,} finding{'s'[: total != 1]}, each with its line, in {all_findings}")
+        output.note(f"{counted(total, 'finding')}, each with its line, in {all_findings}")
     output.print_table("Catalog", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
-    output.note(
-        f"{report.num_probed} video{'s'[: report.num_probed != 1]} read, {report.num_reused} unchanged since the last scan."
-    )
+    output.note(f"{counted(report.num_probed, 'video')} read, {report.num_reused} unchanged since the last scan.")
     if template is not None:
         output.note(f"Wrote {template}. Fill it in, and name it under [study] as segments.")
     if num_unreadable := len(report.unreadable):
         output.warn(
-            f"{num_unreadable} video{'s'[: num_unreadable != 1]} cannot be read; the others are used without "
+            f"{counted(num_unreadable, 'video')} cannot be read; the others are used without "
             f"{'them' if num_unreadable > 1 else 'it'}."
         )
     output.print_next(with_study("actionprep plan", study), "shows what a build would do")
@@ -207,19 +206,47 @@ def formats(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List the layouts, annotation formats and pose formats that can be read, or print a list preset."""
-    from actionprep.api import list_formats
+    """List the formats that can be read and written, with an example line for each, or print a list preset."""
+    from actionprep.api import format_example, list_formats
 
     if preset is not None:
         from actionprep.datasets.annotation_formats.lists import preset_text
 
         output.print_text(preset_text(preset), end="")
         return
-    rows = list_formats()
+    rows = [(*row, format_example(*row[:2])) for row in list_formats()] + _exports()
     if json:
-        output.print_json([dict(zip(("kind", "name", "what"), row, strict=True)) for row in rows])
-    else:
-        output.print_table("Formats", ("kind", "name", "what"), rows)
+        output.print_json([dict(zip(("kind", "name", "what", "example"), row, strict=True)) for row in rows])
+        return
+    for kind, title in _FORMAT_TITLES.items():
+        cells = [(name, f"{what}\n{example}".strip()) for one, name, what, example in rows if one == kind]
+        output.print_table(title, ("name", "what it is, and an example"), cells, whole=("name",))
+        output.print_text("")
+
+
+_FORMAT_TITLES = {
+    "layout": "Layouts of videos",
+    "videos": "Videos",
+    "segments": "Annotations",
+    "poses": "Poses",
+    "masks": "Masks",
+    "cameras": "Cameras",
+    "export": "Exports",
+}
+"""Kinds of formats in the order of their list, and the title of each."""
+
+
+def _exports() -> list[tuple[str, str, str, str]]:
+    """Return a row for each command of `actionprep export`."""
+    from actionprep.cli.prep.export import app
+
+    rows = []
+    for command in app.registered_commands:
+        function = command.callback
+        name = command.name or getattr(function, "__name__", "").replace("_", "-")
+        what = (function.__doc__ or "").strip().split("\n")[0] if function is not None else ""
+        rows.append(("export", name, what, f"actionprep export {name} TARGET"))
+    return rows
 
 
 def demo(
@@ -234,9 +261,7 @@ def demo(
     with output.progress_of_steps("rendering", "recordings") as step:
         study = make_demo(folder, seed=seed, recordings=recordings, progress=lambda done, total, name: step(total))
     count = len(study.catalog)
-    output.note(
-        f"The study of {count} recording{'s'[: count != 1]} is in {folder}; its ground truth is in {folder}/truth."
-    )
+    output.note(f"The study of {counted(count, 'recording')} is in {folder}; its ground truth is in {folder}/truth.")
     output.print_next(
         f"cd {folder} && actionprep track --grid 20 --views 0 1 3 6", "tracks points in four of the views"
     )

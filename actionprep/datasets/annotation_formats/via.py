@@ -122,7 +122,7 @@ def _segments(row: Mapping[str, str], line: int, attributes: Mapping[str, Any]) 
         attribute = attributes.get(id)
         layer = str(id) if attribute is None else str(attribute.get("aname", id))
         try:
-            labels = _labels(str(value), attribute)
+            labels = labels_of(str(value), attribute)
         except KeyError as error:
             yield RowError(f"attribute '{layer}' has no option {error}", line)
             continue
@@ -130,7 +130,7 @@ def _segments(row: Mapping[str, str], line: int, attributes: Mapping[str, Any]) 
             yield AnnotatedRow(str(files[0]), onset, offset, label, layer=layer, line=line)
 
 
-def _labels(value: str, attribute: Mapping[str, Any] | None) -> list[str]:
+def labels_of(value: str, attribute: Mapping[str, Any] | None) -> list[str]:
     """Return the texts that the value of an attribute means; raises KeyError for an option that does not exist."""
     type = _TEXT if attribute is None else attribute.get("type", _TEXT)
     if attribute is None or type == _TEXT or not value:

@@ -59,7 +59,30 @@ class LucasKanade(PointTracker):
                 xy[target, active], error = self._step(frames[source], frames[target], xy[source, active])
                 confidence[target, active] = 1 / (1 + (error / self.settings.forward_backward) ** 2)
                 visibility[target, active] = np.minimum(visibility[source, active], confidence[target, active])
+            self._correct(frames, seed, target, has_started, xy, visibility, confidence)
         return PointTracks(xy, visibility, confidence)
+
+    def _correct(
+        self,
+        frames: Sequence[np.ndarray],
+        seed: np.ndarray,
+        target: int,
+        has_started: np.ndarray,
+        xy: np.ndarray,
+        visibility: np.ndarray,
+        confidence: np.ndarray,
+    ) -> None:
+        """Change the positions, visibility and confidence in frame `target` in place; nothing here.
+
+        Args:
+            frames: T frames.
+            seed: Frame of the query of each point, shape (N,).
+            target: The frame that was reached.
+            has_started: Points to change, bool of shape (N,).
+            xy: Positions, shape (T, N, 2).
+            visibility: Visibility, shape (T, N).
+            confidence: Confidence, shape (T, N).
+        """
 
     def _step(self, here: np.ndarray, there: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return positions (N, 2) in the next frame and forward–backward errors (N,), infinite for lost points."""
@@ -79,16 +102,25 @@ class LucasKanade(PointTracker):
         kept = is_tracked & inside
         return np.where(kept[:, None], moved, xy), np.where(kept & is_tracked_back, error, np.inf)
 
-    def _flow(self, here: np.ndarray, there: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _flow(
+        self,
+        here: np.ndarray,
+        there: np.ndarray,
+        xy: np.ndarray,
+        *,
+        guess: np.ndarray | None = None,
+        levels: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         import cv2
 
         moved, status, _ = cv2.calcOpticalFlowPyrLK(
             here,
             there,
             np.ascontiguousarray(xy).reshape(-1, 1, 2),
-            None,
+            guess if guess is None else np.array(guess, np.float32).reshape(-1, 1, 2),
             winSize=(self.settings.patch, self.settings.patch),
-            maxLevel=self.settings.levels - 1,
+            maxLevel=(self.settings.levels if levels is None else levels) - 1,
             criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03),
+            flags=0 if guess is None else cv2.OPTFLOW_USE_INITIAL_FLOW,
         )
         return moved.reshape(-1, 2), status.reshape(-1).astype(bool)

@@ -81,6 +81,7 @@ TRACKERS: Registry[type[PointTracker]] = Registry(
     "actionprep.trackers",
     (
         Entry("lk", "actionprep.pipeline.trackers.lk:LucasKanade"),
+        Entry("lk_anchored", "actionprep.pipeline.trackers.lk_anchored:AnchoredLucasKanade"),
         Entry("cotracker3_offline", "actionprep.pipeline.trackers.cotracker:CoTracker3Offline"),
         Entry("cotracker3_online", "actionprep.pipeline.trackers.cotracker:CoTracker3Online"),
         Entry("cotracker2", "actionprep.pipeline.trackers.cotracker:CoTracker2"),

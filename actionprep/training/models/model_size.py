@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from actionprep.training.models.registry import build_model, example_input, model_card
@@ -25,6 +26,7 @@ class ModelSize:
     flops: int
 
 
+@cache
 def model_size(name: str) -> ModelSize:
     """Compute the size of a registered model on the "meta" device, without allocating its weights.
 

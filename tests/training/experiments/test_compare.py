@@ -425,7 +425,7 @@ def test_compare_leaves_out_and_names_untested_runs(project, tmp_path):
     with pytest.raises(UserError, match=r"two has not been tested yet. Only tested runs"):
         compare([tmp_path / "runs/tested", two])
     shutil.rmtree(tmp_path / "runs/tested")
-    with pytest.raises(UserError, match=r"one \(and 1 more\) has not been tested yet. Only tested runs"):
+    with pytest.raises(UserError, match=r"one and 1 more have not been tested yet. Only tested runs"):
         compare([tmp_path / "runs"])
 
 
@@ -436,14 +436,22 @@ def cut(path):
 
 DAMAGES = {
     "test.json is cut": ("test.json", cut, r"test\.json is damaged: .*Test it again: actiontrain test .*bad"),
-    "test.json is {}": ("test.json", lambda path: path.write_text("{}"), r"test\.json is damaged: it has no 'metrics'"),
+    "test.json is {}": (
+        "test.json",
+        lambda path: path.write_text("{}"),
+        r"test\.json is damaged: the key 'metrics' is missing",
+    ),
     "test.json is []": (
         "test.json",
         lambda path: path.write_text("[]"),
         r"test\.json is damaged: it does not contain a table",
     ),
     "run.json is cut": ("run.json", cut, r"run\.json is damaged: .*Train again into another folder"),
-    "run.json is {}": ("run.json", lambda path: path.write_text("{}"), r"run\.json is damaged: it has no '\w+'"),
+    "run.json is {}": (
+        "run.json",
+        lambda path: path.write_text("{}"),
+        r"run\.json is damaged: the key '\w+' is missing",
+    ),
     "run.json is []": (
         "run.json",
         lambda path: path.write_text("[]"),

@@ -129,7 +129,7 @@ def test_a_split_can_be_added_to_a_sweep_later(with_splits, tmp_path, options):
 
 def test_fit_rejects_missing_splits_and_splits_with_folds(with_splits, tmp_path):
     with pytest.raises(
-        UserError, match=r"No stored split 'thre' in .*Did you mean 'three'\? Stored are: one, three, two\."
+        UserError, match=r"No stored split 'thre' in .*Did you mean 'three'\? Stored splits: one, three, two\."
     ):
         plan_sweep(with_splits, [TINY], tmp_path, splits=["one", "thre"])
     with pytest.raises(UserError, match="Folds and stored splits cannot be combined"):

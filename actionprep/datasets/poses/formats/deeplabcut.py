@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from actionprep.datasets.poses.formats.content import Damaged, check_span, going_on
 from actionprep.datasets.poses.formats.safe_h5 import H5, open_h5
 from actionprep.datasets.poses.formats.safe_pickle import load_pickle_bytes
+from actionprep.datasets.poses.individuals import track_id_array
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeletons import layout_of_names
 from actionprep.datasets.poses.skeletons import skeleton as layout_of
-from actionprep.errors import InputError, explained_read_errors
+from actionprep.errors import InputError, explained_read_errors, name_list
 
 _LEVELS = ("scorer", "individuals", "bodyparts", "coords")
 _NO_INDIVIDUAL = ""
@@ -65,7 +66,7 @@ def read_deeplabcut(
     table = _read_csv(path) if path.suffix.lower() in (".csv", ".tsv") else _read_h5(path)
     scorers = sorted({scorer for scorer, *_ in table.columns})
     if len(scorers) != 1:
-        raise InputError(f"{path} has columns of {len(scorers)} scorers: {', '.join(scorers[:5])}. Keep those of one.")
+        raise InputError(f"{path} has columns of {len(scorers)} scorers: {name_list(scorers)}. Keep those of one.")
     folders: dict[str, list[int]] = {}
     for row, name in enumerate(table.index):
         folder = "" if name.isdigit() else PurePosixPath(name.replace("\\", "/")).parent.name
@@ -119,7 +120,7 @@ def _item(
         points,
         score,
         skeleton=skeleton or layout.name,
-        track_id=np.where((np.nan_to_num(score) > 0).any(-1), np.arange(len(individuals)), -1),
+        track_id=track_id_array(individuals, score),
         image_size=image_size,
         frame_index=numbers,
         where=f"'{recording}' in {path}",

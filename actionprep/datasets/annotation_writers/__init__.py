@@ -1,0 +1,1 @@
+"""Writers of annotation files for other tools; `index.SEGMENT_WRITERS` lists them."""
