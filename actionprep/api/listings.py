@@ -53,6 +53,8 @@ def format_example(kind: str, name: str) -> str:
     if kind == "layout":
         command = "actionprep import auto DATA" if name == "poses" else f"actionprep init --layout {name}"
         return f"{command} --csv videos.csv" if name == "csv" else command
+    if kind == "pattern":
+        return f"actionprep init --pattern {name}"
     if kind == "videos":
         return next((f"[study] {example}" for each, _, example in VIDEO_SOURCES if each == name), "")
     if kind == "masks":

@@ -305,8 +305,8 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
             else:
                 unused.append(file)
             continue
-        id = id_of_name(values.pop("recording", None) or base.resolve().name)
-        view = id_of_name(values.pop("view", None) or "0")
+        id = id_of_name(values.pop("recording", "") or base.resolve().name)
+        view = id_of_name(values.pop("view", "") or "0")
         found.views.append(View(id, view, folder.relative(base / file)))
         if "split" in values:
             values["split"] = _split_name(values["split"], str(base / file))

@@ -36,7 +36,7 @@ def test_square_brackets_in_a_cell_are_printed_as_they_stand(capsys):
 
 def test_formats_list_all_kinds():
     kinds = {kind for kind, _, _ in list_formats()}
-    assert kinds == {"layout", "videos", "segments", "poses", "masks", "cameras"}
+    assert kinds == {"layout", "pattern", "videos", "segments", "poses", "masks", "cameras"}
 
 
 def test_formats_have_examples():
@@ -52,7 +52,16 @@ def test_formats_command_fits_80_columns(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
     titles = [line.strip() for line in printed.splitlines() if line[:1].isalpha()]
-    assert titles == ["Layouts of videos", "Videos", "Annotations", "Poses", "Masks", "Cameras", "Exports"]
+    assert titles == [
+        "Layouts of videos",
+        "File names of data sets",
+        "Videos",
+        "Annotations",
+        "Poses",
+        "Masks",
+        "Cameras",
+        "Exports",
+    ]
     for example in ("actionprep export hdf5 TARGET", "[study] image_rate = 30", "actionprep import coco FILE"):
         assert example in printed
 

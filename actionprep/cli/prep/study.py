@@ -226,6 +226,7 @@ def formats(
 
 _FORMAT_TITLES = {
     "layout": "Layouts of videos",
+    "pattern": "File names of data sets",
     "videos": "Videos",
     "segments": "Annotations",
     "poses": "Poses",
