@@ -110,7 +110,7 @@ def test_decode_cvat_is_by_rows():
 
 def document_of(form: str, ids: np.ndarray) -> object:
     masks = [{id: mask == id for id in (1, 2)} for mask in ids]
-    if form == "sav":
+    if form == "sav_file":
         return {
             "masklet": [[rle(m) for m in each.values()] for each in masks],
             "masklet_id": [1, 2],
@@ -153,7 +153,7 @@ def document_of(form: str, ids: np.ndarray) -> object:
 
 
 @pytest.mark.parametrize(
-    "form", ["sav", "list", "by frame and object", "by name from 1", "results", "youtube-vis", "coco"]
+    "form", ["sav_file", "list", "by frame and object", "by name from 1", "results", "youtube-vis", "coco"]
 )
 def test_json_masks(tmp_path, ids, form):
     (tmp_path / "m.json").write_text(json.dumps(document_of(form, ids)))
@@ -180,7 +180,7 @@ def test_coco_polygons(tmp_path):
 
 
 def test_sav_masks_of_every_fourth_frame(tmp_path, ids):
-    document = document_of("sav", ids)
+    document = document_of("sav_file", ids)
     document["video_frame_count"] = 14.0
     (tmp_path / "m.json").write_text(json.dumps(document))
     masks = run(tmp_path, "m.json", num_frames=14, missing="empty")
@@ -277,7 +277,7 @@ def test_json_masks_mutated(tmp_path, ids):
     rng = np.random.default_rng(2)
     path = tmp_path / "m.json"
     settings = MasksSettings(source="files", files="m.json")
-    for form in ("sav", "coco", "results", "youtube-vis", "by frame and object"):
+    for form in ("sav_file", "coco", "results", "youtube-vis", "by frame and object"):
         text = json.dumps(document_of(form, ids)).encode()
         for _ in range(12):
             data = bytearray(text)
