@@ -13,7 +13,7 @@ from actionprep.api.export import (
     export_poses,
     export_tapvid,
 )
-from actionprep.api.listings import list_formats, list_skeletons
+from actionprep.api.listings import format_example, list_formats, list_skeletons
 from actionprep.api.multiview import multiview_tracks
 from actionprep.api.new_study import make_demo, make_study
 from actionprep.api.pose_import import ImportedPoses, import_poses, store_official_splits
@@ -45,6 +45,7 @@ __all__ = [
     "export_npz",
     "export_poses",
     "export_tapvid",
+    "format_example",
     "group_videos",
     "import_poses",
     "list_formats",
