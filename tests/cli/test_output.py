@@ -187,7 +187,7 @@ def test_other_scripts_are_printed_as_they_are(capsys, monkeypatch):
 
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_table_keeps_all_columns_beside_long_paths(width, capsys, monkeypatch):
-    monkeypatch.setattr(output.console, "width", width)
+    monkeypatch.setenv("COLUMNS", str(width))
     path = "videos/" + "/".join(f"a_folder_with_a_long_name_{number}" for number in range(6)) + "/take_1.mp4"
     message = "the header states 100 frames and the file contains 98"
     print_table("", ("kind", "count", "where", "what"), [("video warning", 3, path, message)])
@@ -207,7 +207,7 @@ def _column_edges(head: str) -> list[tuple[int, int | None]]:
 
 
 def test_table_breaks_long_paths_after_a_separator(capsys, monkeypatch):
-    monkeypatch.setattr(output.console, "width", 30)
+    monkeypatch.setenv("COLUMNS", "30")
     print_table("", ("where", "what"), [("first/second/third/fourth.mp4", "unreadable")])
     lines = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
     assert lines == ["first/second/", "third/fourth.mp4"]
