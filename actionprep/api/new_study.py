@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from actionprep.api.study import Study, settings_models
 from actionprep.datasets.study import StudyFolder
 from actionprep.errors import UserError, nearest
+from actionprep.json_values import counted
 
 if TYPE_CHECKING:
     from actionprep.datasets.annotations import UnmappedColumnsError
@@ -229,7 +230,7 @@ def _describe_videos(folder: StudyFolder, study: StudySettings, *, force: bool) 
         if force:
             return [f"{error.searched} The settings are written anyway: put the videos there, or change [study]."]
         others = videos_below(folder, study)
-        number = "is 1 video" if len(others) == 1 else f"are {len(others)} videos"
+        number = f"{'is' if len(others) == 1 else 'are'} {counted(len(others), 'video')}"
         hint = (
             f"There {number} elsewhere in {folder.root}, such as '{others[0].as_posix()}'. "
             "Name the place with --videos (--videos . for <class>/<clip> in this folder), --pattern or --csv."
@@ -242,7 +243,7 @@ def _describe_videos(folder: StudyFolder, study: StudySettings, *, force: bool) 
     texts = [] if study.layout == "poses" else [view for view in found.views if holds_text(folder.root / view.path)]
     videos = [view for view in found.views if view not in texts]
     count = len({view.recording for view in videos})
-    text = f"Found {len(videos)} video{'s'[: len(videos) != 1]} of {count} recording{'s'[: count != 1]}."
+    text = f"Found {counted(len(videos), 'video')} of {counted(count, 'recording')}."
     if texts:
         is_one = len(texts) == 1
         text += (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -41,7 +42,10 @@ def group_videos(run: str | Path | Checkpoint, given: Sequence[str | Path]) -> d
     ]
     if missing:
         # Before any model is loaded, which takes time.
-        raise UserError(f"No such video: {', '.join(missing)}.")
+        raise UserError(
+            f"No such video: {', '.join(missing)}. For recordings of the study, give their ids: --recording "
+            f"{' '.join(map(shlex.quote, missing))}."
+        )
     from actionprep.datasets.discovery import VIDEO_SUFFIXES
     from actionprep.datasets.natural_order import natural_key
     from actionprep.training.predict import open_models, views_of

@@ -73,7 +73,7 @@ def print_table(
         rows: Cells of each row.
         caption: Text below the table.
         importance: Columns, the most important first. As many as fit are shown. Only the first one is wrapped, at spaces.
-            Empty: show all columns and wrap them as needed, except those in `whole`.
+            Empty: show all columns and wrap them as needed, except those in `whole`. Long paths are wrapped too, at "/".
         whole: Columns that are never wrapped, the most important first. Columns that do not fit are left out.
 
     Returns:
@@ -93,15 +93,18 @@ def print_table(
     table.caption_justify = "left"
     shown = _that_fit(columns, rows, importance) if importance else _beside_whole(columns, rows, whole)
     unfolded = [*importance[1:], *whole]
+    widths = {} if unfolded else _fitted_widths(columns, rows, console.width)
     for at, name in enumerate(columns):
         if name not in shown:
             continue
         numeric = all(_numeric(row[at].plain) for row in rows) and bool(rows)
         table.add_column(name, justify="right" if numeric else "left", header_style="bold cyan",
                          no_wrap=name in unfolded, overflow="ellipsis" if name in unfolded else "fold",
-                         min_width=None if name in unfolded else _longest_word(rows, at))  # fmt: skip
+                         min_width=None if name in unfolded else _longest_word(rows, at),
+                         width=widths.get(name))  # fmt: skip
     for row in rows:
-        table.add_row(*(cell for cell, name in zip(row, columns, strict=True) if name in shown))
+        cells = [(cell, name) for cell, name in zip(row, columns, strict=True) if name in shown]
+        table.add_row(*(_folded(cell, widths[name]) if name in widths else cell for cell, name in cells))
     console.print(table)
     return [name for name in columns if name not in shown]
 
@@ -145,6 +148,53 @@ def _that_fit(columns: Sequence[str], rows: Sequence[Sequence[Text]], importance
             room -= widths[name]
             shown.append(name)
     return shown
+
+
+def _fitted_widths(columns: Sequence[str], rows: Sequence[Sequence[Text]], room: int) -> dict[str, int]:
+    """Choose the widths of all columns where wrapping at spaces alone is not enough to show them.
+
+    Args:
+        columns: Names of the columns.
+        rows: Cells of each row.
+        room: Width of the terminal.
+
+    Returns:
+        Width of each column in characters, without gap. Empty if the longest words of all columns fit.
+    """
+    words = [max(_longest_word(rows, at), len(name)) for at, name in enumerate(columns)]
+    room -= 2 * len(columns)
+    if sum(words) <= room:
+        return {}
+    largest = max(words)
+    while largest > 1 and sum(min(width, largest) for width in words) > room:
+        largest -= 1
+    widths = [min(width, largest) for width in words]
+    # Give the rest to the columns that are wrapped most.
+    natural = [width - 2 for width in _widths(columns, rows).values()]
+    for _ in range(room - sum(widths)):
+        at = max(range(len(columns)), key=lambda at: natural[at] / widths[at])
+        if widths[at] >= natural[at]:
+            break
+        widths[at] += 1
+    return dict(zip(columns, widths, strict=True))
+
+
+def _folded(cell: Text, width: int) -> Text:
+    """Break words that are longer than a column, where possible after a separator of a path."""
+    if all(Text(word).cell_len <= width for word in cell.plain.split()):
+        return cell
+    lines = []
+    for line in cell.plain.split("\n"):
+        words = []
+        for word in line.split(" "):
+            pieces, rest = [], word
+            while Text(rest).cell_len > width:
+                cut = max((rest.rfind(mark, 0, width) + 1 for mark in "/\\"), default=0) or width
+                pieces.append(rest[:cut])
+                rest = rest[cut:]
+            words.append("\n".join([*pieces, rest]))
+        lines.append(" ".join(words))
+    return Text("\n".join(lines), style=cell.style)
 
 
 def _longest_word(rows: Sequence[Sequence[Text]], at: int) -> int:

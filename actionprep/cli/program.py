@@ -94,13 +94,13 @@ class ManyValuesCommand(_PlainErrors, TyperCommand):
         """Print the help: the command's own options first, then the common ones. Help texts are text, never markup."""
         shown = copy(self)
         shown.help = _without_markup(self.help)
-        shown.params = [_for_help(param) for param in self.params]
+        shown.params = [_for_help(param, ctx) for param in self.params]
         help_option = self.get_help_option(ctx)
-        shown.get_help_option = lambda ctx: help_option and _for_help(help_option)  # type: ignore[method-assign]
+        shown.get_help_option = lambda ctx: help_option and _for_help(help_option, ctx)  # type: ignore[method-assign]
         super(ManyValuesCommand, shown).format_help(ctx, formatter)
 
 
-def _for_help(param: Any) -> Any:
+def _for_help(param: Any, ctx: Any) -> Any:
     """A copy of an option or argument as the help shows it."""
     shown = copy(param)
     if param.param_type_name == "option" and param.name in _COMMON_OPTIONS:
@@ -111,7 +111,32 @@ def _for_help(param: Any) -> Any:
         # One column less leaves room for the help text at 80 columns.
         shown.opts = [name.replace("--", "--[no-]", 1) for name in param.opts]
         shown.secondary_opts = []
+    if param.param_type_name == "option" and param.metavar is None:
+        shown.metavar, choices = _value_name(param, ctx)
+        if any(choice not in (shown.help or "") for choice in choices):
+            shown.help = f"{shown.help or ''} Choices: {', '.join(choices)}.".strip()
     return shown
+
+
+_LONGEST_VALUE_NAME = 18
+"""Longer names of values would leave too little room for the help texts at 80 columns."""
+
+
+def _value_name(param: Any, ctx: Any) -> tuple[str | None, list[str]]:
+    """Short name of an option's value, and its choices if the name does not list them.
+
+    The name is empty for a flag, and None for the parser's own name.
+    """
+    if getattr(param, "is_flag", False):
+        return "", []
+    # Older versions of Typer name values in another way, and briefly.
+    describe = getattr(param, "display_type", None)
+    text = describe(ctx) if describe is not None else None
+    if text is None:
+        return None, []
+    if "|" in text and len(text) > _LONGEST_VALUE_NAME:
+        return "<choice>", str(text).strip("<>").split("|")
+    return str(text).replace(" range", ""), []
 
 
 def _without_markup(text: str | None) -> str | None:

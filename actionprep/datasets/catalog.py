@@ -16,7 +16,7 @@ from actionprep.datasets.paths import name_problem
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.view_ids import view_of, views_of_ids, views_with_number
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError, name_list, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,8 +82,9 @@ class Catalog:
     def recording(self, id: str) -> Recording:
         """Return one recording; raises UserError naming the nearest id."""
         if id not in self._recordings:
-            some = ", ".join(list(self._recordings)[:5])
-            raise UserError(f"No recording '{id}'.{nearest(id, self._recordings)} Available ({len(self)}): {some} …")
+            raise UserError(
+                f"No recording '{id}'.{nearest(id, self._recordings)} Available: {name_list(list(self._recordings))}."
+            )
         return self._recordings[id]
 
     def views_of(self, recording: str) -> tuple[View, ...]:

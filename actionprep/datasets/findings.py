@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from actionprep.datasets.paths import no_link
+from actionprep.errors import name_list
 from actionprep.json_values import printable
 
 FindingKind = Literal[
@@ -92,8 +93,10 @@ class FindingGroup:
             lines = files.setdefault(finding.file, [])
             if finding.line is not None:
                 lines.append(finding.line)
-        shown = [f"{file}:{_some(lines)}" if lines else file for file, lines in list(files.items())[:_SHOWN]]
-        return ", ".join(shown) + (f" and {len(files) - _SHOWN:,} more" if len(files) > _SHOWN else "")
+        return name_list(
+            [f"{file}:{name_list(list(map(str, lines)), _SHOWN)}" if lines else file for file, lines in files.items()],
+            _SHOWN,
+        )
 
     @property
     def message(self) -> str:
@@ -136,7 +139,3 @@ def write_findings(findings: Sequence[Finding], path: Path) -> None:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _some(lines: Sequence[int]) -> str:
-    return ", ".join(map(str, lines[:_SHOWN])) + (f" and {len(lines) - _SHOWN:,} more" if len(lines) > _SHOWN else "")

@@ -73,8 +73,15 @@ class RecordingNames:
     by_name: Mapping[str, frozenset[_Target]]
 
     @classmethod
-    def of(cls, recordings: Iterable[str], views: Iterable[View]) -> RecordingNames:
-        """Collect the names of recordings and of the files of their views."""
+    def of(cls, recordings: Iterable[str], views: Iterable[View], *, videos: str = "") -> RecordingNames:
+        """Collect the names of recordings and of the files of their views.
+
+        Args:
+            recordings: Ids of the recordings.
+            views: Their views.
+            videos: Folder of the videos, as the paths of the views begin. It is the same for all recordings, so the name
+                of a file directly in it is enough.
+        """
         by_name: dict[str, set[_Target]] = {}
 
         def add(name: str, recording: str, view: str | None, num_required: int) -> None:
@@ -88,11 +95,12 @@ class RecordingNames:
         views = list(views)
         folders = [_parts(view.path)[:-1] for view in views]
         num_common = _num_common(folders)
+        base = _parts(videos)
         for view in views:
             parts = _parts(view.path)
             top = _parts(view.recording)[:1]
             # What distinguishes recordings must be in the name: their folders, and the id where the path contains it.
-            starts = [at for at, part in enumerate(parts) if [part] == top]
+            starts = [at for at, part in enumerate(parts[len(base) :], len(base)) if [part] == top]
             num_required = len(parts) - min(num_common, starts[-1] if starts else num_common)
             for name in {view.path, str(PurePosixPath(view.path).with_suffix(""))}:
                 add(name, view.recording, view.id, num_required)
@@ -161,7 +169,18 @@ class RecordingNames:
                 views = {target.view for target in targets}
                 view = views.pop() if len(views) == 1 else None
                 return _Match(recordings.pop(), view, bool(full) and start == 0, not is_foreign, len(parts) - start)
+        recordings = self._recordings_of_file(parts[-1]) if is_foreign and parts else set()
+        if len(recordings) == 1:
+            return (
+                f"which is no recording of this study; only its file name fits '{recordings.pop()}'. If that is "
+                f"meant, write "
+                "this id instead of the path"
+            )
         return "which is no recording of this study"
+
+    def _recordings_of_file(self, name: str) -> set[str]:
+        targets = self.by_name.get(name, frozenset()) | self.by_name.get(without_video_suffix(name), frozenset())
+        return {target.recording for target in targets}
 
 
 def _parts(path: str) -> list[str]:

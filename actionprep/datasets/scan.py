@@ -30,8 +30,9 @@ from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
-from actionprep.datasets.video_layouts import discover, split_of, tables_of
+from actionprep.datasets.video_layouts import discover, names_of, split_of, tables_of
 from actionprep.errors import InputError, UserError, read_error
+from actionprep.json_values import counted
 from actionprep.settings import canonical_json
 
 NOT_ALIGNED: Final = "views not aligned"
@@ -171,7 +172,7 @@ def scan(
     views = [_on_clock(view, settings) for view in views]
 
     catalog = Catalog(tuple(found.recordings), tuple(views))
-    names = RecordingNames.of([one.id for one in found.recordings], views)
+    names = names_of(found.recordings, views, folder, settings)
     checked = _check_rows(found.rows, catalog, names, settings.point_length)
     recordings, about_splits = _with_splits(found.recordings, checked)
     recordings, about_clips = _with_labels(recordings, checked)
@@ -444,9 +445,7 @@ def _with_splits(
                         "Correct one of them."
                     )
     for (source, name), count in unknown.items():
-        message = (
-            f"split '{name}' of {count} recording{'s'[: count != 1]} is none of train, val and test; it is not used"
-        )
+        message = f"split '{name}' of {counted(count, 'recording')} is none of train, val and test; it is not used"
         findings.append(Finding("unknown split", source, message))
     changed = []
     for recording in recordings:

@@ -11,7 +11,8 @@ import numpy as np
 from actionprep.datasets.discovery import SPLIT_NAMES
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.products.snippets import SnippetTable
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError, name_list, nearest
+from actionprep.json_values import counted
 
 By = Literal["subject", "session", "recording", "column"]
 Part = Literal["train", "val", "test"]
@@ -86,13 +87,15 @@ def assign(
         test: Names of groups for test.
         val_by: What stays together when val is taken from training groups; `by` when None. With "recording", val takes
             some recordings of training subjects, so that train keeps every subject.
-        allow_single: Accept a class with a single sample, which is then in train.
+        allow_single: Accept a class with a single sample, which is then in train. If everything is in train, such
+            classes are always accepted.
 
     Raises:
         UserError: If the split cannot be made.
     """
     _check_fractions(fractions)
-    rows = _usable(table, allow_single=allow_single)
+    all_in_train = by != "column" and fractions[1] == fractions[2] == 0 and not (val or test)
+    rows = _usable(table, allow_single=allow_single or all_in_train)
     if by == "column":
         return _by_column(table, rows, fractions[1], seed=seed, val_by=val_by or "recording")
     group, names = groups_of(table, by)
@@ -143,9 +146,19 @@ def folds(
     present = np.unique(group[table.recording[rows]])
     wanted = len(present) if num_folds is None else num_folds
     if wanted < 2 or len(present) < wanted:
+        if len(present) == 1:
+            raise UserError(
+                f"Folds by {by} need at least 2 {by}s; there is 1 ({_some([names[code] for code in present])}). "
+                + (
+                    "Train on everything with --val 0 --test 0 and without folds; then nothing is left to test on."
+                    if by == "recording" or len(np.unique(table.recording[rows])) == 1
+                    else "Fold by recording."
+                )
+            )
         raise UserError(
-            f"{max(wanted, 2)} folds by {by} need at least {_count(max(wanted, 2), by)}; there {_is_are(len(present))} "
-            f"{len(present)} ({_some([names[code] for code in present])}). Ask for fewer folds, or fold by recording."
+            f"{max(wanted, 2)} folds by {by} need at least {counted(max(wanted, 2), by)}; there {_is_are(len(present))} "
+            f"{len(present)} ({_some([names[code] for code in present])}). "
+            f"Ask for fewer folds{'' if by == 'recording' else ', or fold by recording'}."
         )
     if num_folds is None:
         fold = np.searchsorted(present, group[table.recording[rows]])
@@ -229,7 +242,7 @@ def groups_of(table: SnippetTable, by: By) -> tuple[np.ndarray, list[str]]:
     without = [table.recordings[code] for code in used if not values[code]]
     if without:
         raise UserError(
-            f"Cannot split by {by}: {len(without)} of {_count(len(used), 'recording')} "
+            f"Cannot split by {by}: {len(without)} of {counted(len(used), 'recording')} "
             f"{_has_have(len(without))} no {by}, such as "
             f"'{without[0]}'. Give a table with a column '{by}' in study.recordings, or split by recording."
         )
@@ -283,7 +296,7 @@ def _by_column(table: SnippetTable, rows: np.ndarray, val_fraction: float, *, se
     without = [table.recordings[code] for code in used if not table.splits[code]]
     if without:
         raise UserError(
-            f"Cannot split by column: {len(without)} of {_count(len(used), 'recording')} "
+            f"Cannot split by column: {len(without)} of {counted(len(used), 'recording')} "
             f"{_has_have(len(without))} no split, such as "
             f"'{without[0]}'. Give train, val or test for each in a column 'split', or split by subject or recording."
         )
@@ -337,7 +350,7 @@ def _share_out(
     if num_groups < len(used):
         parts = ", ".join(PARTS[code] for code in used)
         raise UserError(
-            f"A split by {by} into {parts} needs at least {_count(len(used), by)}; there {_is_are(num_groups)} "
+            f"A split by {by} into {parts} needs at least {counted(len(used), by)}; there {_is_are(num_groups)} "
             f"{num_groups}. "
             + (
                 "Train on everything with --val 0 --test 0; then nothing is left to test on."
@@ -358,7 +371,7 @@ def _carve(table: SnippetTable, rows: np.ndarray, parts: np.ndarray, share: floa
     num_groups = len(np.unique(group[table.recording[rows[training]]]))
     if num_groups < 2:
         raise UserError(
-            f"Val cannot be taken from train by {by}: train has {_count(num_groups, by)}. "
+            f"Val cannot be taken from train by {by}: train has {counted(num_groups, by)}. "
             + (
                 "Use --val-by recording (in a training --set val_by=recording), or leave val out with --val 0."
                 if by != "recording"
@@ -470,10 +483,6 @@ def _check_fractions(fractions: tuple[float, float, float]) -> None:
         raise UserError(f"Shares of train, val and test must not be negative, and train's above 0; got {fractions}.")
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _is_are(number: int) -> str:
     return "is" if number == 1 else "are"
 
@@ -483,6 +492,4 @@ def _has_have(number: int) -> str:
 
 
 def _some(names: Sequence[str], limit: int = 8) -> str:
-    return ", ".join(f"'{name}'" for name in names[:limit]) + (
-        f" and {len(names) - limit} more" if len(names) > limit else ""
-    )
+    return name_list([f"'{name}'" for name in names], limit)

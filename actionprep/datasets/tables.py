@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from actionprep.datasets.findings import Finding
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError, name_list, nearest
 
 Rows = list[tuple[int, dict[str, str]]]
 
@@ -188,7 +188,7 @@ def require_columns(path: Path, columns: Sequence[str], wanted: Mapping[str, str
 
 def csv_columns(columns: Sequence[str]) -> str:
     """List column names for a message, at most 20."""
-    return ", ".join(f"'{name}'" for name in columns[:20]) + (" …" if len(columns) > 20 else "")
+    return name_list([f"'{name}'" for name in columns], 20)
 
 
 def header_of(text: str) -> list[str]:

@@ -32,7 +32,8 @@ from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.datasets.table_files import TableFiles
 from actionprep.datasets.tables import encoding_findings, read_csv, require_columns, text_encoding
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError, name_list, nearest
+from actionprep.json_values import counted
 
 _FIELDS = ("label", "subject", "session", "split")
 
@@ -66,7 +67,7 @@ def _discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
         found = find(folder, settings)
     found.views.sort(key=lambda view: (natural_key(view.recording), natural_key(view.id)))
     found.recordings.sort(key=lambda recording: natural_key(recording.id))
-    names = RecordingNames.of([recording.id for recording in found.recordings], found.views)
+    names = names_of(found.recordings, found.views, folder, settings)
     if settings.recordings is not None:
         _add_attributes(found, names, folder, settings)
     found.recordings = [_with_normal_forms(recording) for recording in found.recordings]
@@ -74,6 +75,14 @@ def _discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
         found.views = _with_offsets(found, names, folder, settings.offsets)
     _read_segments(found, folder, settings)
     return found
+
+
+def names_of(
+    recordings: Iterable[Recording], views: Iterable[View], folder: StudyFolder, settings: StudySettings
+) -> RecordingNames:
+    """Collect the names that tables may use for recordings."""
+    base = folder.relative(folder.resolve(settings.videos))
+    return RecordingNames.of([recording.id for recording in recordings], views, videos=base)
 
 
 def videos_below(folder: StudyFolder, settings: StudySettings) -> list[Path]:
@@ -317,7 +326,8 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
                 found.findings.append(Finding("conflicting labels", folder.relative(base / file), message))
     if not found.views:
         instead = (
-            f"There are {len(videos)} videos that do not match, such as '{videos[0].as_posix()}'"
+            f"There {'is' if len(videos) == 1 else 'are'} {counted(len(videos), 'video')} that "
+            f"{'does' if len(videos) == 1 else 'do'} not match, such as '{videos[0].as_posix()}'"
             if videos
             else f"There are {_some_files(others)}"
         )
@@ -633,11 +643,11 @@ def _unused_files(folder: StudyFolder, base: Path, others: Iterable[Path]) -> li
     findings = []
     for suffix, files in sorted(by_suffix.items()):
         where = folder.relative(base / files[0])
-        count = f"{len(files):,} file{'s'[: len(files) != 1]}"
+        count = counted(len(files), "file")
         if suffix in _IMAGES:
             folders = len({file.parent for file in files})
             message = (
-                f"{count} with the suffix {suffix} in {folders:,} folder{'s'[: folders != 1]}: images are not read as "
+                f"{count} with the suffix {suffix} in {counted(folders, 'folder')}: images are not read as "
                 "videos; encode each folder as one video"
             )
         else:
@@ -689,12 +699,10 @@ def _id_of_path(path: Path, given: str, bases: Iterable[Path]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     """Names for a message, at most three of them."""
-    return ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return name_list([f"'{name}'" for name in names], 3)
 
 
 def _some_files(files: Sequence[Path]) -> str:
     if not files:
         return "no files at all"
-    return (
-        f"{len(files)} other files ({', '.join(file.as_posix() for file in files[:3])}{' …' if len(files) > 3 else ''})"
-    )
+    return f"{counted(len(files), 'other file')} ({name_list([file.as_posix() for file in files], 3)})"

@@ -10,7 +10,7 @@ import numpy as np
 
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.paths import safe_name
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError, name_list, nearest
 from actionprep.json_values import counted
 from actionprep.show.charts import colors_of, draw_chart, rows_of
 from actionprep.show.contact import contact_sheet
@@ -132,14 +132,14 @@ def _recording(study: Study, kind: str, recording: str | None) -> str:
     if recording is None or recording in available:
         return recording or available[0]
     if recording in {known.id for known in study.catalog.recordings}:
-        some = ", ".join(available[:5]) + (" …" if len(available) > 5 else "")
+        some = name_list(available)
         raise UserError(
             f"Recording '{recording}' has no {kind}. Recordings with {kind}: {some}. "
             f"Run 'actionprep {_command(kind)}' to build the missing ones."
         )
     raise UserError(
         f"No recording '{recording}'.{nearest(recording, available)} {counted(len(available), 'recording')} with {kind}: "
-        f"{', '.join(available[:5])}{' …' if len(available) > 5 else ''}"
+        f"{name_list(available)}"
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from actionprep.datasets.paths import below
 from actionprep.datasets.store.opening import open_store
 from actionprep.errors import UserError
+from actionprep.json_values import counted
 from actionprep.training.evaluation.calibration import scaled_probabilities
 from actionprep.training.evaluation.pooling import Pool, pool_weights, pooled
 from actionprep.training.run import FACTS, FUSION, Run, may_name, now, placed, source_from
@@ -306,7 +307,7 @@ def _check_weights(weights: Weighting, num_runs: int) -> None:
         given = ", ".join(f"{weight:g}" for weight in weights)
         raise UserError(
             f"--weights needs one finite number per run, none below 0 and at least one above 0: {num_runs} runs, got "
-            f"{len(weights)} number(s): {given}."
+            f"{counted(len(weights), 'number')}: {given}."
         )
 
 

@@ -14,7 +14,8 @@ from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.datasets.windows import microseconds, windows
-from actionprep.errors import UserError
+from actionprep.errors import UserError, name_list
+from actionprep.json_values import counted
 from actionprep.settings import canonical_json
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
 from actionprep.training.evaluation.calibration import scaled_probabilities
@@ -144,7 +145,7 @@ def _predict_pooled(
         for name in recordings or ():
             if name not in known:
                 raise UserError(
-                    f"No {recipe.reads} of recording '{name}' in {store.url}. Available: {', '.join(sorted(known)[:8])}."
+                    f"No {recipe.reads} of recording '{name}' in {store.url}. Available: {name_list(sorted(known), 8)}."
                 )
     length_s = window_s if window_s is not None else first.card["snippets"].get("length_s")
     thresholds = label_thresholds(first) if len(models) == 1 else None
@@ -230,8 +231,9 @@ def predict_videos(
     views = views_of(models)
     if not videos or len(videos) > max(len(views), 1):
         raise UserError(
-            f"This model was trained on {len(views)} view(s), {', '.join(views)}, but got {len(videos)} video(s). Give the "
-            "videos of one recording, one per view, in this order; later views may be missing."
+            f"This model was trained on {counted(len(views), 'view')}, {', '.join(views)}, but got "
+            f"{counted(len(videos), 'video')}. Give the videos of one recording, one per view, in this order; later views "
+            "may be missing."
         )
     missing = [str(video) for video in videos.values() if not Path(video).is_file()]
     if missing:

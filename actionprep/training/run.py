@@ -200,10 +200,12 @@ class Run:
     @property
     def recorded_store(self) -> str:
         """Path or URL of the store in run.json: its current path if it moved with the study, else the recorded one."""
+        from actionprep.datasets.store.npz_store import is_npz_folder
+
         facts = self.facts
         if "store_from_here" in facts:
             beside = placed(self.folder, facts["store_from_here"])
-            if (beside / "zarr.json").is_file():
+            if (beside / "zarr.json").is_file() or beside.is_file() or is_npz_folder(beside):
                 return str(beside)
         return str(facts["store"])
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from actionprep.errors import UserError, nearest
+from actionprep.errors import UserError, name_list, nearest
+from actionprep.json_values import counted
 
 if TYPE_CHECKING:
     from actionprep.datasets.products.snippets import SnippetTable
@@ -199,8 +200,8 @@ def check_classes(table: SnippetTable) -> None:
     if not present or (len(present) < 2 and not several):
         what = f"only the class '{present[0]}'" if present else "no class"
         rare = [label for label, count in counts.items() if not count]
-        asides = [f"{int(table.used.sum())} snippets in use", f"{int((~table.used).sum())} ignored"]
-        asides += [f"none of {', '.join(rare[:6])}{' …' if len(rare) > 6 else ''}"] if rare else []
+        asides = [f"{counted(int(table.used.sum()), 'snippet')} in use", f"{int((~table.used).sum())} ignored"]
+        asides += [f"none of {name_list(rare)}"] if rare else []
         lost = [f"{count} {reason}" for reason, count in table.left_out.items() if count]
         asides += [f"left out when they were cut: {', '.join(lost)}"] if lost else []
         raise UserError(
@@ -223,10 +224,11 @@ def check_train(table: SnippetTable, split: SplitAssignment) -> None:
         others = [table.labels[code] for code in np.flatnonzero(table.target[rows].any(axis=0))]
         others = [label for label in others if label not in present]
         if others:
-            elsewhere.append(f"{part} has {', '.join(others[:6])}{' …' if len(others) > 6 else ''}")
+            elsewhere.append(f"{part} has {name_list(others)}")
     what = f"only the class '{present[0]}'" if present else "no class"
     raise UserError(
-        f"A classifier needs at least two classes to train on, but the train part has {what} ({len(split.train)} snippets); "
+        f"A classifier needs at least two classes to train on, but the train part has {what} "
+        f"({counted(len(split.train), 'snippet')}); "
         f"{'; '.join(elsewhere)}.\nSplit so that train has some of each: by another kind of group (--by), with other groups "
         "(--train-groups), or with another stored split (--split)."
     )
@@ -243,8 +245,7 @@ def describe(parts: Parts, table: SnippetTable) -> list[str]:
     lines = []
     for part, (kind, names) in groups_of(parts, table).items():
         rows = getattr(parts.split, part)
-        named = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        lines.append(f"{part}: {len(rows)} snippets" + (f", {kind} {named}" if names else ""))
+        lines.append(f"{part}: {counted(len(rows), 'snippet')}" + (f", {kind} {name_list(names)}" if names else ""))
     return [*lines, *parts.split.notes]
 
 
@@ -345,9 +346,13 @@ def _kind(table: SnippetTable, choice: SplitChoice) -> tuple[By, str]:
         known = [values[code] for code in used]
         if not all(known):
             missing = sum(not value for value in known)
-            asides.append(f"{kind}s are not known" if missing == len(known) else f"{missing} recordings have no {kind}")
+            asides.append(
+                f"{kind}s are not known"
+                if missing == len(known)
+                else f"{counted(missing, 'recording')} {'has' if missing == 1 else 'have'} no {kind}"
+            )
         elif len(set(known)) < (2 if named else wanted):
-            asides.append(f"there {'is' if len(set(known)) == 1 else 'are'} only {len(set(known))} {kind}(s)")
+            asides.append(f"there {'is' if len(set(known)) == 1 else 'are'} only {counted(len(set(known)), kind)}")
         else:
             return kind, f"split by {kind}" + (f", since {asides[0]}" if asides else "")
     return "recording", "split by recording, since " + " and ".join(asides)
@@ -364,10 +369,10 @@ def _check_named(table: SnippetTable, choice: SplitChoice, by: By, why: str) -> 
     )
     for name in (*choice.train, *choice.val, *choice.test):
         if name not in known and not set(name.split(" + ")) <= set(known):
-            examples = ", ".join(f"'{group}'" for group in known[:3])
+            examples = name_list([f"'{group}'" for group in known], 3)
             raise UserError(
-                f"No {by} '{name}'.{nearest(name, known)} Groups are {by}s here ({why}): {examples}"
-                f"{' and others' if len(known) > 3 else ''}. Subjects and sessions can be given in a table of recordings "
+                f"No {by} '{name}'.{nearest(name, known)} Groups are {by}s here ({why}): {examples}. "
+                "Subjects and sessions can be given in a table of recordings "
                 "(recordings under [study]; then scan and make the snippets again)."
             )
 

@@ -153,3 +153,31 @@ def test_other_scripts_are_printed_as_they_are(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     print_table("", ("where", "what"), [("Übung/行動/الحركة/👩\u200d🔬.mp4", "a\ttab")])
     assert "Übung/行動/الحركة/👩\u200d🔬.mp4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_table_keeps_all_columns_beside_long_paths(width, capsys, monkeypatch):
+    monkeypatch.setattr(output.console, "width", width)
+    path = "videos/" + "/".join(f"a_folder_with_a_long_name_{number}" for number in range(6)) + "/take_1.mp4"
+    message = "the header states 100 frames and the file contains 98"
+    print_table("", ("kind", "count", "where", "what"), [("video warning", 3, path, message)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    cells = [[line[start:stop] for line in lines] for start, stop in _column_edges(lines[0])]
+    kind, count, where, what = ("".join(column) for column in cells)
+    assert "".join(kind.split()) == "kindvideowarning"
+    assert count.split() == ["count", "3"]
+    assert "".join(where.split()) == "where" + path
+    assert what.split() == ["what", *message.split()]
+
+
+def _column_edges(head: str) -> list[tuple[int, int | None]]:
+    starts = [head.index(name) for name in ("kind", "count", "where", "what")]
+    return list(zip(starts, [*starts[1:], None], strict=True))
+
+
+def test_table_breaks_long_paths_after_a_separator(capsys, monkeypatch):
+    monkeypatch.setattr(output.console, "width", 30)
+    print_table("", ("where", "what"), [("first/second/third/fourth.mp4", "unreadable")])
+    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert lines == ["first/second/", "third/fourth.mp4"]

@@ -22,9 +22,9 @@ from actionprep.errors import UserError
 from actionprep.json_values import counted
 
 COMMANDS = {
-    "prep": "demo init scan import config decode keyframes masks track pose heatmaps lowres snippets split plan build "
-    "verify digest gc status show skeletons formats doctor export",
-    "train": "fit test fuse predict compare sweep export slurm models recipes",
+    "prep": "demo init scan import sync config decode keyframes masks track pose heatmaps lowres snippets split plan build "
+    "verify digest gc status show bouts agreement skeletons formats doctor export evaluate",
+    "train": "fit test fuse predict bouts compare sweep export slurm models recipes",
 }
 HEAVY = {"torch", "lightning", "zarr", "dask", "numpy", "pandas", "av", "cv2", "matplotlib", "pydantic"}
 
@@ -183,12 +183,33 @@ def commands_of(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_help_leaves_room_for_texts_at_80_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    app = importlib.import_module(f"actionprep.cli.{name}").app
+    for word, command in commands_of(name).items():
+        if (name, word) in (("prep", "export"), ("prep", "evaluate")):  # groups of commands
+            continue
+        printed = CliRunner().invoke(app, [word, "-h"]).stdout
+        text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", printed).split())
+        for param in command.params:
+            flag = max(param.opts, key=len)
+            if param.param_type_name != "option" or param.hidden:
+                continue
+            shown = flag.replace("--", "--[no-]", 1) if param.secondary_opts else flag
+            assert f" {shown} " in f" {text} ", (word, flag)  # not cut
+        for line in printed.splitlines():
+            before = re.match(r"│ (?:\* +|   )?--\S+ +(-\w +)?(<\S+ +)?(\[\S+\] +)?", line)
+            assert before is None or 80 - before.end() > 25, (word, line)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_prints_every_word_of_every_option(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 400)
     app = importlib.import_module(f"actionprep.cli.{name}").app
     for word, command in commands_of(name).items():
-        if word == "export" and name == "prep":  # a group of commands
+        if word == "export" and name == "prep":  # its commands have their own help
             continue
         printed = " ".join(re.sub(r"[│╭╮╰╯─]", " ", CliRunner().invoke(app, [word, "-h"]).stdout).split())
         assert "(default: )" not in printed

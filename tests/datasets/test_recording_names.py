@@ -68,6 +68,23 @@ def test_find_needs_the_folder_that_names_the_recording():
     assert names.find("/data/take_2/cam0.mp4") is None
 
 
+@pytest.mark.parametrize("name", ["C:/Users/x/cam01.mp4", "\\\\server\\share\\cam01.mp4", "C:\\x\\cam01.AVI", "cam01"])
+def test_find_needs_no_folder_for_files_directly_in_videos(name):
+    views = [view("videos", id, path=f"videos/cam{id}.mp4") for id in ("01", "02")]
+    names = RecordingNames.of(["videos"], views, videos="videos")
+    recording, _ = names.find(name) or ("", "")
+    assert recording == "videos"
+    assert names.find("C:/Users/x/cam03.mp4") is None
+
+
+def test_problem_names_the_recording_that_only_the_file_name_fits(site_a):
+    assert site_a.problem("D:\\data\\siteB\\take_1.mp4") == (
+        "which is no recording of this study; only its file name fits 'siteA/take_1'. If that is meant, write this id "
+        "instead of the path"
+    )
+    assert site_a.problem("siteB/take_1.mp4") == "which is no recording of this study"
+
+
 def test_find_ignores_the_unicode_form():
     names = RecordingNames.of(["cafe\u0301/1"], (view("cafe\u0301/1", path="videos/cafe\u0301/1.mp4"),))
     assert names.find("caf\u00e9/1") == ("cafe\u0301/1", None)

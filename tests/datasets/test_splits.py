@@ -245,3 +245,11 @@ def test_whatever_comes_no_source_crosses_and_nothing_is_lost(rows, by, seed):
     names = snippets.subjects if by == "subject" else snippets.recordings
     parts = [{names[code] for code in snippets.recording[part]} for part in (split.train, split.val, split.test)]
     assert sum(map(len, parts)) == len(set().union(*parts))
+
+
+def test_all_in_train_accepts_a_class_with_one_sample() -> None:
+    snippets = table(["a", "a", "b"], ["r1", "r2", "r3"])
+    split = assign(snippets, fractions=(1.0, 0.0, 0.0))
+    assert sizes(split) == (3, 0, 0)
+    with pytest.raises(UserError, match="one sample only"):
+        assign(snippets, fractions=(0.5, 0.0, 0.5))

@@ -177,7 +177,7 @@ def test_discovery_without_videos_names_the_pattern_and_folder(tmp_path):
     assert str(error.value) == (
         f"No videos in {tmp_path}/videos: looked there and below for <class>/<clip> with .3gp, .avi, .flv, .m2ts, "
         ".m4v, "
-        ".mkv, .mov, .mp4, .mpeg, .mpg, .mts, .ogv, .ts, .webm, .wmv, found 1 other files (readme.txt). Set "
+        ".mkv, .mov, .mp4, .mpeg, .mpg, .mts, .ogv, .ts, .webm, .wmv, found 1 other file (readme.txt). Set "
         "study.videos in "
         f"{tmp_path}/actionprep.toml to the folder of your videos."
     )
@@ -239,9 +239,8 @@ def test_a_pattern_that_nothing_matches_shows_what_is_there(tmp_path):
     with pytest.raises(UserError) as error:
         discovered(tmp_path, layout="views")
     assert str(error.value) == (
-        f"No videos match the pattern '{{recording}}/cam{{view}}.mp4' below {tmp_path}/videos. There are 1 videos "
-        "that do "
-        f"not match, such as 'a/left.mp4'. Set study.pattern and study.videos in {tmp_path}/actionprep.toml."
+        f"No videos match the pattern '{{recording}}/cam{{view}}.mp4' below {tmp_path}/videos. There is 1 video "
+        f"that does not match, such as 'a/left.mp4'. Set study.pattern and study.videos in {tmp_path}/actionprep.toml."
     )
 
 

@@ -379,7 +379,7 @@ def test_fuse_rejects_invalid_weights_before_writing(runs, tmp_path, weights):
     expected = (
         rf"'val', 'equal' or one number per run, got '{weights}'"
         if isinstance(weights, str)
-        else r"2 runs, got 2 number\(s\): "
+        else r"2 runs, got 2 numbers: "
     )
     with pytest.raises(UserError, match=expected):
         fuse(copies, tmp_path / "fused", weights=weights)
@@ -391,5 +391,5 @@ def test_the_command_refuses_weights_that_are_no_number(runs, tmp_path):
     names = [str(run.folder) for run in runs]
     done = CliRunner().invoke(app, ["fuse", *names, "--weights", "nan", "1", "--out", str(tmp_path / "fused")])
     assert done.exit_code == 2
-    assert "got 2 number(s): nan, 1." in " ".join(done.output.split())
+    assert "got 2 numbers: nan, 1." in " ".join(done.output.split())
     assert not (tmp_path / "fused").exists()

@@ -248,7 +248,7 @@ def test_raw_videos_are_built_with_the_settings_of_the_training(trained, tmp_pat
 
 
 def test_too_many_and_missing_videos_are_refused(trained, tmp_path):
-    with pytest.raises(UserError, match=r"trained on 1 view\(s\), 0, and got 2 video\(s\)"):
+    with pytest.raises(UserError, match=r"trained on 1 view, 0, but got 2 videos"):
         predict_videos(trained, {"0": "a.mp4", "1": "b.mp4"}, lambda *_: None)
     with pytest.raises(UserError, match=r"No such video: .*a\.mp4"):
         predict_videos(trained, {"0": tmp_path / "a.mp4"}, lambda *_: None)

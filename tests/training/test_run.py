@@ -177,3 +177,19 @@ def test_early_best_warning_names_the_epoch(tmp_path):
     assert validated(rising).startswith("Warning: the best epoch is 1 of 60. Validation did not improve after it")
     assert validated(rising[::-1]) is None
     assert validated(rising[:3]) is None  # too few to mean anything
+
+
+@pytest.mark.parametrize("kind", ["zarr", "hdf5", "npz"])
+def test_recorded_store_that_moved_with_the_run(tmp_path: Path, kind: str) -> None:
+    store = tmp_path / "new/study/store"
+    if kind == "hdf5":
+        store = store.with_suffix(".h5")
+        store.parent.mkdir(parents=True)
+        store.write_bytes(b"")
+    else:
+        (store / "train/wave").mkdir(parents=True)
+        (store / ("zarr.json" if kind == "zarr" else "train/wave/a.npz")).write_bytes(b"")
+    run = Run(tmp_path / "new/study/runs/one")
+    run.folder.mkdir(parents=True)
+    run.change(store=f"/old/study/{store.name}", store_from_here=f"../../{store.name}")
+    assert Path(run.recorded_store).resolve() == store

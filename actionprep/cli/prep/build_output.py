@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actionprep.cli import output
 from actionprep.cli.options import with_study
+from actionprep.errors import name_list
 from actionprep.json_values import counted
 
 if TYPE_CHECKING:
@@ -44,11 +45,10 @@ def print_views(views: Sequence[View]) -> None:
     names = {id: PurePosixPath(path).name for id, path in files.items()}
     if len(set(names.values())) < len(names):
         names = {id: "/".join(PurePosixPath(path).parts[-2:]) for id, path in files.items()}
-    shown = [f"{id} ({name})" for id, name in list(names.items())[:_SHOWN_VIEWS]]
-    more = f" and {len(names) - _SHOWN_VIEWS} more" if len(names) > _SHOWN_VIEWS else ""
+    shown = name_list([f"{id} ({name})" for id, name in names.items()], _SHOWN_VIEWS)
     count = len({view.recording for view in views})
     where = f"recording {views[0].recording}" if count == 1 else f"{count:,} recordings, such as {views[0].recording}"
-    output.note(f"View{'s'[: len(names) != 1]} {', '.join(shown)}{more} of {where}.")
+    output.note(f"View{'s'[: len(names) != 1]} {shown} of {where}.")
 
 
 def views_document(views: Sequence[View]) -> list[dict[str, str]]:
@@ -69,7 +69,7 @@ def announce(study: Study, plan: Plan, mixed: list[str]) -> None:
     if views:
         output.note(f"{counted(views, 'view')}, {counted(frames, 'frame')} to decode.")
     if plan.skipped:
-        names = ", ".join(plan.skipped[:5]) + (" …" if len(plan.skipped) > 5 else "")
+        names = name_list(plan.skipped)
         output.warn(f"Skipped {counted(len(plan.skipped), 'recording')} without all selected views: {names}.")
     warn_of_damage(plan.notes)
     warn_of_mixtures(mixed)

@@ -12,6 +12,7 @@ from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Text, Texts
 from actionprep.cli.prep.options import ViewsOption, opened_study
 from actionprep.cli.program import add_command, program
+from actionprep.json_values import counted
 
 if TYPE_CHECKING:
     from actionprep.api.export import Hdf5Export, NpzExport
@@ -92,14 +93,16 @@ def _print_npz(made: NpzExport) -> None:
     rows = [(label, *(made.snippets[part].get(label, 0) for part in made.snippets)) for label in labels]
     output.print_table("Snippets", ("label", *made.snippets), rows)
     if made.unused:
-        output.note(f"{made.unused} snippets are in no part of the split and were left out.")
+        output.note(f"{counted(made.unused, 'snippet')} left out, in no part of the split.")
     if made.without_frames:
-        output.warn(f"{made.without_frames} snippets have no stored frames and were left out.")
+        output.warn(f"{counted(made.without_frames, 'snippet')} left out, without stored frames.")
     if made.without_keypoints:
-        output.warn(f"{made.without_keypoints} files have no keypoints: these views have no 2D poses in pixels.")
+        output.warn(
+            f"{counted(made.without_keypoints, 'file')} without keypoints: these views have no 2D poses in pixels."
+        )
     kept = f", {made.kept} were there already" if made.kept else ""
     output.note(
-        f"Wrote {made.written} files{kept}; views {', '.join(made.views)}; from {made.product}; "
+        f"Wrote {counted(made.written, 'file')}{kept}; views {', '.join(made.views)}; from {made.product}; "
         f"{output.bytes_text(made.num_bytes)} in {made.folder}"
     )
     output.print_next(f"actiontrain fit {shlex.quote(str(made.folder))}", "trains on these files")

@@ -11,6 +11,7 @@ import typer
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Number, StudyOption, Text, Texts, Where, with_study
 from actionprep.cli.prep.options import WorkersOption, opened_study
+from actionprep.json_values import counted
 
 
 def init(
@@ -136,16 +137,14 @@ def scan(
         ]
         output.print_table("Findings", ("kind", "count", "where", "what"), rows)
         total = len(report.findings)
-        output.note(f"{total:,} finding{'s'[: total != 1]}, each with its line, in {all_findings}")
+        output.note(f"{counted(total, 'finding')}, each with its line, in {all_findings}")
     output.print_table("Catalog", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
-    output.note(
-        f"{report.num_probed} video{'s'[: report.num_probed != 1]} read, {report.num_reused} unchanged since the last scan."
-    )
+    output.note(f"{counted(report.num_probed, 'video')} read, {report.num_reused} unchanged since the last scan.")
     if template is not None:
         output.note(f"Wrote {template}. Fill it in, and name it under [study] as segments.")
     if num_unreadable := len(report.unreadable):
         output.warn(
-            f"{num_unreadable} video{'s'[: num_unreadable != 1]} cannot be read; the others are used without "
+            f"{counted(num_unreadable, 'video')} cannot be read; the others are used without "
             f"{'them' if num_unreadable > 1 else 'it'}."
         )
     output.print_next(with_study("actionprep plan", study), "shows what a build would do")
@@ -234,9 +233,7 @@ def demo(
     with output.progress_of_steps("rendering", "recordings") as step:
         study = make_demo(folder, seed=seed, recordings=recordings, progress=lambda done, total, name: step(total))
     count = len(study.catalog)
-    output.note(
-        f"The study of {count} recording{'s'[: count != 1]} is in {folder}; its ground truth is in {folder}/truth."
-    )
+    output.note(f"The study of {counted(count, 'recording')} is in {folder}; its ground truth is in {folder}/truth.")
     output.print_next(
         f"cd {folder} && actionprep track --grid 20 --views 0 1 3 6", "tracks points in four of the views"
     )

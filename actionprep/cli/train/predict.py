@@ -17,13 +17,16 @@ from actionprep.cli.train.options import (
     CarryOption,
     DeviceOption,
     OwnSettingsOption,
+    ThreadsOption,
     WeightsOption,
     WeightsRecipeOption,
     published_of,
     stage_changes_of,
+    use_threads,
 )
 from actionprep.datasets.paths import no_link, safe_name
-from actionprep.errors import InputError
+from actionprep.errors import InputError, name_list
+from actionprep.json_values import counted
 
 if TYPE_CHECKING:
     from actionprep.api.predict import Prediction
@@ -83,6 +86,7 @@ def predict(
     ] = None,
     carry: CarryOption = None,
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     changes: OwnSettingsOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
@@ -99,6 +103,7 @@ def predict(
             "Give exactly one of these: videos, --recording with recordings of the study, or --live with a camera, a stream "
             "or a video."
         )
+    use_threads(threads)
     if weights is not None and (run is not None or live is not None):
         raise UserError("--weights is used instead of --run, and not with --live.")
     published = None
@@ -173,7 +178,8 @@ def predict(
         output.print_json([*documents, *({"recording": name, "error": text} for name, text in failed.items())])
     if failed:
         output.warn(
-            f"{len(failed)} of {len(jobs)} recordings could not be predicted: {', '.join(failed)}. The others are complete."
+            f"{len(failed)} of {len(jobs)} recordings could not be predicted: {name_list(list(failed))}. The others "
+            f"are complete."
         )
         raise typer.Exit(1)
 
@@ -239,7 +245,7 @@ def without_evidence(timeline: Timeline) -> str | None:
     if not count:
         return None
     return (
-        f"{count} of {total} window{'s' if total > 1 else ''} of {timeline.recording} show"
+        f"{count} of {counted(total, 'window')} of {timeline.recording} show"
         f"{'s' if count == 1 else ''} no points, people or frames, so {'it has' if count == 1 else 'they have'} no label "
         "(evidence 0 in windows.csv)."
     )
@@ -313,13 +319,13 @@ def _predict_live(
         return
     if summary.num_without_evidence:
         output.warn(
-            f"{summary.num_without_evidence} of {len(summary.predictions)} windows show no points, people or frames, so "
-            "they have no label."
+            f"{summary.num_without_evidence} of {counted(len(summary.predictions), 'window')} show no points, people or "
+            "frames, so they have no label."
         )
     rate = summary.num_frames / summary.seconds if summary.seconds else float("nan")
     output.note(
-        f"{len(summary.predictions)} predictions from {summary.num_frames} frames, {rate:.1f} frames/s, "
-        f"{summary.num_dropped} dropped to keep up; latency {summary.latency(0.5) * 1000:.0f} ms (median), "
+        f"{counted(len(summary.predictions), 'prediction')} from {counted(summary.num_frames, 'frame')}, {rate:.1f} "
+        f"frames/s, {summary.num_dropped} dropped to keep up; latency {summary.latency(0.5) * 1000:.0f} ms (median), "
         f"{summary.latency(0.95) * 1000:.0f} ms (95 %)."
     )
 

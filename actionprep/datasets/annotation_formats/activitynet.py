@@ -8,6 +8,7 @@ from pathlib import Path
 
 from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat
 from actionprep.datasets.tables import read_text
+from actionprep.errors import name_list
 
 
 def _recognizes(path: Path, head: str) -> bool:
@@ -20,7 +21,7 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
     if not isinstance(videos, dict):
         raise ValueError("it must be an object with the name of a video as each key")
     if videos and not any(isinstance(video, dict) and "annotations" in video for video in videos.values()):
-        keys = ", ".join(f"'{key}'" for key in list(videos)[:5])
+        keys = name_list([f"'{key}'" for key in videos])
         raise ValueError(
             f"none of its entries has 'annotations', as the videos of ActivityNet have; its keys are {keys}"
         )

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from actionprep.datasets.names import is_text
-from actionprep.errors import InputError, UserError, nearest
+from actionprep.errors import InputError, UserError, name_list, nearest
 
 LAYOUTS = Path(__file__).parent / "layouts"
 _KEYS = ("name", "title", "source", "aliases", "dimensions", "root", "joints", "limbs", "symmetric", "derive")
@@ -164,9 +164,9 @@ class Conversion:
             ]
             parts.append("derived " + ", ".join(made))
         if self.missing:
-            parts.append("missing " + _shortened(self.missing))
+            parts.append("missing " + name_list(self.missing))
         if self.lost:
-            parts.append("not carried over " + _shortened(self.lost))
+            parts.append("not carried over " + name_list(self.lost))
         return "; ".join(parts)
 
 
@@ -477,12 +477,6 @@ def joint_positions() -> Mapping[str, tuple[float, float]]:
     """Return where to draw a joint of a known name: x to the viewer's right, y downwards, in body heights."""
     table = tomllib.loads((LAYOUTS / "_positions.toml").read_text(encoding="utf-8"))
     return MappingProxyType({name: (float(x), float(y)) for name, (x, y) in table.items()})
-
-
-def _shortened(names: tuple[str, ...], most: int = 10) -> str:
-    if len(names) <= most:
-        return ", ".join(names)
-    return ", ".join(names[: most - 2]) + f" and {len(names) - most + 2} more"
 
 
 def _normal(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from actionprep.datasets.store.zarr_store import Store, without_file_scheme
-from actionprep.errors import UserError, explained_read_errors
+from actionprep.errors import UserError, explained_read_errors, name_list
 
 
 def open_store(store: Store | str | Path) -> Store:
@@ -33,7 +33,7 @@ def open_store(store: Store | str | Path) -> Store:
         return NpzStore(path)
     inside = [] if not path.is_dir() else [one for one in sorted(path.iterdir()) if _may_be_npz_folder(one)]
     if len(inside) > 1:
-        listed = ", ".join(one.name for one in inside[:5])
+        listed = name_list([folder.name for folder in inside])
         raise UserError(f"{path} has {len(inside)} folders of npz snippets: {listed}. Name one of them.")
     return NpzStore(inside[0]) if inside else Store(store)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.errors import name_list
+from actionprep.json_values import counted
 from actionprep.settings import canonical_json
 
 _SHOWN = 3
@@ -57,8 +59,7 @@ def difference(groups: list[MadeAlike]) -> str:
     parts = []
     for index, group in enumerate(groups):
         facts = ", ".join(f"{name} {group.facts.get(name, 'not set')}" for name in differing)
-        count = f"{len(group.keys)} item{'s' if len(group.keys) > 1 else ''}"
-        shown = ", ".join(f"{key.recording}/{key.view}" for key in group.keys[:_SHOWN])
-        more = " …" if len(group.keys) > _SHOWN else ""
-        parts.append(f"{facts} ({count})" if index == 0 else f"{facts} ({count}: {shown}{more})")
+        count = counted(len(group.keys), "item")
+        shown = name_list([f"{key.recording}/{key.view}" for key in group.keys], _SHOWN)
+        parts.append(f"{facts} ({count})" if index == 0 else f"{facts} ({count}: {shown})")
     return "; ".join(parts)

@@ -36,7 +36,7 @@ from actionprep.datasets.store.metadata import (
 )
 from actionprep.datasets.store.reader import DamagedItemError, ItemReader
 from actionprep.datasets.store.writer import ItemWriter, array_digest
-from actionprep.errors import SetupError, UserError, explained_disk_errors
+from actionprep.errors import SetupError, UserError, explained_disk_errors, name_list
 from actionprep.settings import canonical_json
 
 _PARTIAL = ".partial"
@@ -441,8 +441,8 @@ class Store:
         if views:
             listed = ", ".join(views)
             return f"No '{key.product}' of view '{key.view}' of recording '{key.recording}'. It has views {listed}."
-        some = ", ".join(sorted({other.recording for other in others})[:5])
-        return f"No '{key.product}' of recording '{key.recording}' in {self.url}. Available: {some} …"
+        available = name_list(sorted({other.recording for other in others}))
+        return f"No '{key.product}' of recording '{key.recording}' in {self.url}. Available: {available}."
 
     def metadata(self, key: ItemKey) -> dict[str, Any] | None:
         """Return the attributes of a committed item (fingerprint, digest, nbytes, provenance, stage), else None.

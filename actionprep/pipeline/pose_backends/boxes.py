@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from actionprep.datasets.poses.formats.content import numbers, whole_numbers
-from actionprep.errors import InputError, SetupError, UserError, explained_read_errors
+from actionprep.errors import InputError, SetupError, UserError, explained_read_errors, name_list
 
 Boxes = list[NDArray[np.float32]]
 
@@ -112,7 +112,7 @@ class RTDetrPeople:
         self.model, self._score, self._device, self._batch = model, score, device, batch_size
         labels = {str(name).lower(): int(index) for index, name in self._model.config.id2label.items()}
         if "person" not in labels:
-            raise UserError(f"The detector '{model}' has no class 'person'. It has {', '.join(list(labels)[:8])}, …")
+            raise UserError(f"The detector '{model}' has no class 'person'. It has {name_list(list(labels), 8)}.")
         self._person = labels["person"]
 
     def __call__(self, frames: NDArray[np.uint8]) -> Boxes:

@@ -19,7 +19,7 @@ from actionprep.datasets.poses.formats import FORMATS, detect_format, item_name,
 from actionprep.datasets.poses.pixels import check_pixels
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeleton_data_sets import poses_digest
-from actionprep.errors import InputError, UserError, nearest
+from actionprep.errors import InputError, UserError, name_list, nearest
 from actionprep.settings import canonical_json
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def _item_of(source: ViewSource, path: Path, kind: str, options: dict[str, Any],
     names = [recording for recording, _ in heads.values()]
     raise InputError(
         f"{path} has poses of {len(items)} recordings, but not of '{source.recording}', view {source.view}."
-        f"{nearest(source.recording, names)} It has {', '.join(names[:5])}{' …' if len(names) > 5 else ''}.\n"
+        f"{nearest(source.recording, names)} It has {name_list(names)}.\n"
         "Use the same names for the recordings, or one file per view, with {recording} and {view} in pose.files.",
         backend="import",
     )

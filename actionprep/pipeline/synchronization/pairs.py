@@ -41,7 +41,8 @@ class PairEstimate:
         window_lag: (W,) lag of each window in s.
         agrees: (W,) bool, whether the window is within the robust fit.
         lags: (L,) lags of `correlation` in s.
-        correlation: (L,) mean correlation of all windows, with the drift taken out.
+        correlation: (L,) mean correlation of all windows with the drift taken out, times the root of the share of samples
+            that have a partner at that lag.
     """
 
     offset: float
@@ -236,7 +237,8 @@ def _best_stack(
     """Drift with the highest peak of the summed correlations, and their mean along the lines of that drift."""
     step = float(lags[1] - lags[0])
     curves = np.arctanh(np.clip(curves, -0.999, 0.999)) * weights
-    needed = 0.4 * weights.max(axis=1).sum()
+    most = weights.max(axis=1).sum()
+    needed = 0.4 * most
     best: tuple[float, float, np.ndarray] | None = None
     tried = np.arange(-MAX_DRIFT_PPM, MAX_DRIFT_PPM + 1, _DRIFT_STEP_PPM)
     if np.ptp(away) * MAX_DRIFT_PPM * 1e-6 < step:
@@ -248,7 +250,8 @@ def _best_stack(
             source = slice(max(moved, 0), len(lags) - max(-moved, 0))
             total[to] += curve[source]
             count[to] += weight[source]
-        mean = np.tanh(np.where(count >= needed, total / np.maximum(count, 1), -1))
+        # Chance correlations grow as the common time shrinks, by the root of the number of samples.
+        mean = np.tanh(np.where(count >= needed, total / np.maximum(count, 1), -1)) * np.sqrt(count / most)
         if best is None or mean.max() > best[0] + 1e-9:
             best = (float(mean.max()), float(drift), mean)
     assert best is not None

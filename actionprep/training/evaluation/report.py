@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.errors import name_list
+from actionprep.json_values import counted
 from actionprep.training.evaluation.metrics import metric_name
 from actionprep.training.evaluation.report_charts import COLORS, line_chart, percent, reliability_chart, svg
 from actionprep.training.run import FUSION, Run, early_best_warning, placed, validation_sentence, write_text
@@ -118,7 +119,13 @@ def _test_cards(tested: Mapping[str, Any]) -> list[dict[str, Any]]:
         cards.append(_card(percent(frames["metrics"]["accuracy"]), "accuracy of frames", interval))
     if "samples_f1" in values:
         cards.append(_card(percent(values["samples_f1"]), "samples F1", _interval(intervals["samples_f1"])))
-    cards.append(_card(str(tested["num_samples"]), "tested on", f"snippets of {tested['num_recordings']} recordings"))
+    cards.append(
+        _card(
+            str(tested["num_samples"]),
+            "tested on",
+            f"{'snippet' if tested['num_samples'] == 1 else 'snippets'} of {counted(tested['num_recordings'], 'recording')}",
+        )
+    )
     return cards
 
 

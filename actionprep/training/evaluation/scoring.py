@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.errors import UserError
+from actionprep.errors import UserError, name_list
+from actionprep.json_values import counted
 from actionprep.training.checkpoints import Checkpoint, check_state
 from actionprep.training.evaluation import metrics
 from actionprep.training.evaluation.frame_scores import FrameScores, mean_over_variants
@@ -65,7 +66,7 @@ def _checked(score: Callable[..., Scores]) -> Callable[..., Scores]:
             remedies += ["test with --device cpu"] if device != "cpu" else []
             remedies += ["use fewer or smaller frames"]
             raise UserError(
-                f"Out of memory on {device} while scoring {batch} snippet{'s' if batch > 1 else ''} at a time "
+                f"Out of memory on {device} while scoring {counted(batch, 'snippet')} at a time "
                 f"({memory.reason(error)}).\nTry one of: {'; '.join(remedies)}."
             ) from None
         bad_rows = scores.rows[~np.isfinite(scores.logits).all(axis=1)].tolist()
@@ -74,7 +75,7 @@ def _checked(score: Callable[..., Scores]) -> Callable[..., Scores]:
             named = [f"{table.recordings[table.recording[row]]} at {table.onset[row]:.2f} s" for row in bad_rows[:5]]
             raise UserError(
                 f"{checkpoint.path.name} produced non-finite logits (NaN or infinite) for {len(bad_rows)} of "
-                f"{len(scores.rows)} snippets: {'; '.join(named)}{' …' if len(bad_rows) > 5 else ''}.\n"
+                f"{len(scores.rows)} snippets: {name_list(named, 5)}.\n"
                 + (
                     "Its weights are broken. Train again with a lower learning rate or with optimizer.gradient_clip."
                     if len(bad_rows) == len(scores.rows)

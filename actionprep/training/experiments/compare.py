@@ -12,6 +12,7 @@ import numpy as np
 
 from actionprep.datasets.natural_order import natural_key
 from actionprep.errors import ActionprepError, UserError, name_list
+from actionprep.json_values import counted
 from actionprep.training.evaluation.bootstrap import SeedAnswers, intervals
 from actionprep.training.experiments.comparison import Compared, Comparison
 from actionprep.training.experiments.cost import Cost, measure_cost
@@ -60,7 +61,7 @@ def compare(
     if timed := [row.cost for row in rows if row.cost is not None and row.cost.latency_ms is not None]:
         notes.append(
             f"Latency and clips/s are of one forward pass of the models alone, on {timed[0].device} with "
-            f"{timed[0].threads} CPU thread(s); clips/s in batches of {timed[0].batch}."
+            f"{counted(timed[0].threads or 0, 'CPU thread')}; clips/s in batches of {timed[0].batch}."
         )
     if any(passes > 1 for row in rows if row.cost is not None for passes in row.passes):
         notes.append(
@@ -129,9 +130,10 @@ def _tested_in(sources: Sequence[Run | str | Path]) -> tuple[list[Entry], list[s
                 damaged.append(str(error))
     if named_untested or (untested and not entries):
         first, *others = dict.fromkeys([*named_untested, *untested])
-        more = f" (and {len(others)} more)" if others else ""
+        more = f" and {len(others)} more" if others else ""
         raise UserError(
-            f"{first}{more} has not been tested yet. Only tested runs can be compared: run 'actiontrain test {first}' first."
+            f"{first}{more} {'have' if others else 'has'} not been tested yet. Only tested runs can be compared: run "
+            f"'actiontrain test {first}' first."
         )
     if damaged and not entries:
         raise UserError(damaged[0])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.paths import no_link
-from actionprep.json_values import plain
+from actionprep.json_values import counted, plain
 from actionprep.training.evaluation.bootstrap import Interval
 from actionprep.training.experiments.cost import Cost
 from actionprep.training.run import write_text
@@ -253,7 +253,7 @@ def _passes(row: Compared) -> str:
 
 def _how_many(row: Compared) -> str:
     parts = [f"{len(row.seeds)} seeds"] if len(row.seeds) > 1 else []
-    parts += [f"{row.folds} folds"] if row.folds > 1 else []
+    parts += [counted(row.folds, "fold")] if row.folds > 1 else []
     parts += [f"{len(row.splits)} splits"] if len(row.splits) > 1 else []
     return " x ".join(parts) or "1"
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from actionprep.datasets.frame_times import frame_interval
 from actionprep.datasets.windows import frame_range
-from actionprep.errors import UserError
+from actionprep.errors import UserError, name_list
 from actionprep.training.inputs._clip_settings import ClipSettings
 
 if TYPE_CHECKING:
@@ -109,10 +109,10 @@ def check_spans(
         if not any((row, column) in spans for column in range(len(views)))
     ]
     if missing:
-        names = "; ".join(_snippet_name(table, row) for row in missing[:5])
+        names = name_list([_snippet_name(table, row) for row in missing], 5)
         raise UserError(
             f"{len(missing)} of {int(table.used.sum())} snippets have no {product} in {url}: "
-            f"{names}{' …' if len(missing) > 5 else ''}.\nCreate them with 'actionprep build {product}', or create "
+            f"{names}.\nCreate them with 'actionprep build {product}', or create "
             "snippets of the available recordings only: 'actionprep snippets'."
         )
 

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from actionprep.errors import SetupError, UserError
+from actionprep.json_values import counted
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ def torch_device(device: str) -> torch.device:
         device = "cuda" if gpus else "cpu"
     resolved = torch.device(device)
     if resolved.type == "cuda" and (resolved.index or 0) >= gpus:
-        reason = f"found {gpus} CUDA GPU(s), numbered from 0" if gpus else "found no CUDA GPU"
+        reason = f"found {counted(gpus, 'CUDA GPU')}, numbered from 0" if gpus else "found no CUDA GPU"
         raise SetupError(
             f"Device {device} is not available: PyTorch {reason}. Use --device {'cuda' if gpus else 'cpu'}"
             + (", or another index." if gpus else ", or install a CUDA build of PyTorch.")

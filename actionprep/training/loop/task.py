@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from actionprep.errors import UserError
+from actionprep.errors import UserError, name_list
 from actionprep.training.datasets import SnippetDataset, SnippetLoader, model_inputs, to_device
 from actionprep.training.evaluation import metrics
 from actionprep.training.inputs.base import Batch
@@ -287,7 +287,7 @@ class ClassifierTask(pl.LightningModule):
         )
         return (
             f"The loss is NaN or infinite in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, table rows {rows}: "
-            f"{'; '.join(named[:8])}{' …' if len(named) > 8 else ''}.\n{cause}"
+            f"{name_list(named, 8)}.\n{cause}"
         )
 
     def _over_processes(self, *values: float) -> list[float]:

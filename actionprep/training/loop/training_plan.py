@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.store.zarr_store import Store
+from actionprep.json_values import counted
 from actionprep.training.loop.progress import Log
 from actionprep.training.loop.recurrent_state import previous_windows
 from actionprep.training.recipes import Recipe, choose_recipe, find_recipe
@@ -122,7 +123,7 @@ class TrainingPlan:
         """Messages that describe the training before it starts."""
         views = f", views {', '.join(self.views)}" if len(self.views) > 1 else ""
         return [
-            f"{len(self.table.labels)} classes: {', '.join(self.table.labels)}{views}",
+            f"{counted(len(self.table.labels), 'class')}: {', '.join(self.table.labels)}{views}",
             self.parts.why,
             *describe(self.parts, self.table),
             *mixtures(self.store, self.recipe.reads, self.views),
@@ -151,7 +152,8 @@ class TrainingPlan:
             "or --set sampler=balanced"
         )
         return [
-            f"Train is imbalanced: {counts[most]} snippets of {labels[most]}, {counts[least]} of {labels[least]}. {action}"
+            f"Train is imbalanced: {counted(int(counts[most]), 'snippet')} of {labels[most]}, {counts[least]} of "
+            f"{labels[least]}. {action}"
         ]
 
     def _more_epochs(self) -> list[str]:
@@ -160,7 +162,8 @@ class TrainingPlan:
         if num_epochs == recipe.epochs:
             return []
         return [
-            f"Training {num_epochs} epochs instead of {recipe.epochs}, because there are few snippets and min_steps is "
+            f"Training {counted(num_epochs, 'epoch')} instead of {recipe.epochs}, because there are few snippets and "
+            f"min_steps is "
             f"{recipe.min_steps} (--set min_steps=0 keeps the epochs of the recipe)"
         ]
 

@@ -204,7 +204,10 @@ def test_no_option_of_the_help_is_cut_at_80_columns():
     ("words", "message"),
     [
         (["export", "absent"], "runs/absent is not a run: it has no run.json. runs has the runs "),
-        (["predict", "nothere.mp4", "more.mp4", "--run", "one"], "No such video: nothere.mp4, more.mp4."),
+        (
+            ["predict", "nothere.mp4", "more.mp4", "--run", "one"],
+            "No such video: nothere.mp4, more.mp4. For recordings of the study, give their ids: --recording",
+        ),
     ],
 )
 def test_fit_reports_missing_inputs_before_any_work(fit, words, message):

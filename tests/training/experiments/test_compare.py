@@ -425,7 +425,7 @@ def test_compare_leaves_out_and_names_untested_runs(project, tmp_path):
     with pytest.raises(UserError, match=r"two has not been tested yet. Only tested runs"):
         compare([tmp_path / "runs/tested", two])
     shutil.rmtree(tmp_path / "runs/tested")
-    with pytest.raises(UserError, match=r"one \(and 1 more\) has not been tested yet. Only tested runs"):
+    with pytest.raises(UserError, match=r"one and 1 more have not been tested yet. Only tested runs"):
         compare([tmp_path / "runs"])
 
 

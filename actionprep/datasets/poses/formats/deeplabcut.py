@@ -19,7 +19,7 @@ from actionprep.datasets.poses.formats.safe_pickle import load_pickle_bytes
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeletons import layout_of_names
 from actionprep.datasets.poses.skeletons import skeleton as layout_of
-from actionprep.errors import InputError, explained_read_errors
+from actionprep.errors import InputError, explained_read_errors, name_list
 
 _LEVELS = ("scorer", "individuals", "bodyparts", "coords")
 _NO_INDIVIDUAL = ""
@@ -65,7 +65,7 @@ def read_deeplabcut(
     table = _read_csv(path) if path.suffix.lower() in (".csv", ".tsv") else _read_h5(path)
     scorers = sorted({scorer for scorer, *_ in table.columns})
     if len(scorers) != 1:
-        raise InputError(f"{path} has columns of {len(scorers)} scorers: {', '.join(scorers[:5])}. Keep those of one.")
+        raise InputError(f"{path} has columns of {len(scorers)} scorers: {name_list(scorers)}. Keep those of one.")
     folders: dict[str, list[int]] = {}
     for row, name in enumerate(table.index):
         folder = "" if name.isdigit() else PurePosixPath(name.replace("\\", "/")).parent.name

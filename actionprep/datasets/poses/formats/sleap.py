@@ -16,7 +16,7 @@ from actionprep.datasets.poses.formats.safe_h5 import H5, open_h5
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeletons import layout_of_names
 from actionprep.datasets.poses.skeletons import skeleton as layout_of
-from actionprep.errors import InputError
+from actionprep.errors import InputError, name_list
 
 # Before this version of the file, (0, 0) is the corner of the first pixel and not its center.
 _CENTERED_FROM = 1.1
@@ -256,7 +256,7 @@ def _csv(path: Path, skeleton: str | None, image_size: Sequence[int] | None) -> 
     wanted = ["frame_idx", *(f"{name}.y" for name in names)]
     lost = [name for name in wanted if name not in columns]
     if not names or lost:
-        raise InputError(f"{path} has no column '{lost[0] if lost else '<node>.x'}'. It has {', '.join(columns[:12])}.")
+        raise InputError(f"{path} has no column '{lost[0] if lost else '<node>.x'}'. It has {name_list(columns, 12)}.")
     layout = _layout(names, (), skeleton, path)
     frames = whole_numbers(table["frame_idx"], "The column 'frame_idx'", str(path))
     check_span(frames, str(path))

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-from actionprep.errors import UserError
+from actionprep.errors import UserError, name_list
 from actionprep.training.models.motionbert import HeatmapMotionBERT
 from actionprep.training.models.pixels import unwrap_model
 from actionprep.training.models.published.families import FAMILIES, Family, find_family, unchanged
@@ -342,8 +342,8 @@ def _toml(value: bool) -> str:
 
 def _shortened(texts: Iterable[str], limit: int = 8) -> list[str]:
     texts = list(texts)
-    return texts if len(texts) <= limit else [*texts[:limit], f"… and {len(texts) - limit} more"]
+    return texts if len(texts) <= limit else [*texts[:limit], f"and {len(texts) - limit} more"]
 
 
 def _first(keys: set[str]) -> str:
-    return ", ".join(sorted(keys)[:3])
+    return name_list(sorted(keys), 3)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from actionprep.datasets.zip_checksums import zip_damage
-from actionprep.errors import SetupError, UserError
+from actionprep.errors import SetupError, UserError, name_list
 from actionprep.training.models.published.key_maps import State
 
 DAMAGED = (
@@ -142,7 +142,7 @@ def state_of(content: Any, path: Path) -> State:
             content = content[name]
     state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
     if not state:
-        keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+        keys = name_list(list(map(str, content))) if isinstance(content, dict) else type(content).__name__
         raise UserError(f"No weights in {path}: expected a dictionary of named tensors, got {keys or 'nothing'}.")
     while (prefix := _wrapper_prefix(state)) is not None:
         state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
