@@ -30,6 +30,7 @@ REGISTRIES = MappingProxyType(
         "actionprep.pose_backends": "actionprep.pipeline.pose_backends:POSE_BACKENDS",
         "actionprep.pose_formats": "actionprep.datasets.poses.formats:FORMATS",
         "actionprep.annotation_formats": "actionprep.datasets.annotations:SEGMENT_FORMATS",
+        "actionprep.calibration_formats": "actionprep.datasets.cameras:CALIBRATION_FORMATS",
         "actionprep.annotation_writers": "actionprep.datasets.annotation_writers.index:SEGMENT_WRITERS",
         "actionprep.inputs": "actionprep.training.inputs.base:INPUTS",
         "actionprep.models": "actionprep.training.models.registry:MODELS",

@@ -23,6 +23,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from pose_h5_files import netcdf_file, nwb_file
 from pose_items import sequence
 from scipy.io import savemat
 from study_fakes import fake_video, view
@@ -509,6 +510,8 @@ READERS = {
     "poses sleap h5": Reader(sleap_h5, poses("sleap")),
     "poses sleap slp": Reader(sleap_slp, poses("sleap")),
     "poses sleap csv": Reader(text("sample.csv", SLEAP_CSV), poses("sleap")),
+    "poses netcdf": Reader(lambda folder: netcdf_file(folder / "sample.nc"), poses("netcdf")),
+    "poses nwb": Reader(lambda folder: nwb_file(folder / "sample.nwb"), poses("nwb")),
     "poses mmpose": Reader(text("sample.json", json.dumps(MMPOSE)), poses("mmpose")),
     "poses ntu": Reader(
         text("S001C002P003R002A050.skeleton", f"1\n1\n7 0 0 0 0 0 0 0 0 2\n25\n{(ROW + chr(10)) * 25}"), poses()

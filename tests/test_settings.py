@@ -60,11 +60,11 @@ class Kinds(Settings):
         ("share", "x", "Give a number."),
         ("rate", 0.0, "Give more than 0."),
         ("rate", 11.0, "Give 10 or less."),
-        ("sizes", [], "Give 1 value(s) or more."),
-        ("sizes", [1, 2, 3], "Give 2 value(s) or fewer."),
+        ("sizes", [], "Give a list of 1 or more values."),
+        ("sizes", [1, 2, 3], "Give a list of 2 or fewer values."),
         ("sizes", 3, "Give a list."),
         ("grid", [3], "Give 2 values."),
-        ("grid", [3, 4, 5], "Give 2 value(s) or fewer."),
+        ("grid", [3, 4, 5], "Give a list of 2 or fewer values."),
         ("sizes", [1.5], "Give a whole number."),
         ("filter", "cubik", "Give 'area' or 'cubic'. Did you mean 'cubic'?"),
         ("name", "A1", "It must have the form ^[a-z]+$."),
@@ -168,7 +168,7 @@ TEXTS = {
     *("column", "val_column", "train_groups", "val_groups", "test_groups", "snippets", "split"),
     *("path_column", "recording_column", "view_column", "label_column", "subject_column", "session_column"),
     *("split_column", "encoding", "segment_format", "segment_columns", "pose_format", "pose_coordinates"),
-    *("device", "changes", "sizes", "parts", "input", "loss", "optimizer", "schedule"),
+    *("device", "changes", "sizes", "parts", "crops", "chapters", "input", "loss", "optimizer", "schedule"),
 }
 """Text settings that are no paths. Add a new one here, or mark it with `option(..., names=...)`."""
 

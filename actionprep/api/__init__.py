@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from actionprep.api.bouts import BoutReport, annotated_bouts, annotator_agreement, predicted_bout_report
 from actionprep.api.evaluate import check_tracks, evaluate_masks, evaluate_poses, evaluate_tracks
-from actionprep.api.export import Hdf5Export, NpzExport, export_hdf5, export_npz
-from actionprep.api.listings import list_formats, list_skeletons
+from actionprep.api.export import (
+    Hdf5Export,
+    NpzExport,
+    PosesExport,
+    export_hdf5,
+    export_npz,
+    export_poses,
+    export_tapvid,
+)
+from actionprep.api.listings import format_example, list_formats, list_skeletons
 from actionprep.api.multiview import multiview_tracks
 from actionprep.api.new_study import make_demo, make_study
 from actionprep.api.pose_import import ImportedPoses, import_poses, store_official_splits
@@ -22,6 +30,7 @@ __all__ = [
     "ImportedPoses",
     "MultiviewTracks",
     "NpzExport",
+    "PosesExport",
     "Prediction",
     "Study",
     "Sync",
@@ -34,6 +43,9 @@ __all__ = [
     "evaluate_tracks",
     "export_hdf5",
     "export_npz",
+    "export_poses",
+    "export_tapvid",
+    "format_example",
     "group_videos",
     "import_poses",
     "list_formats",

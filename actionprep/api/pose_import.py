@@ -46,6 +46,7 @@ def import_poses(
     image_size: Sequence[int] | None = None,
     fps: float | None = None,
     labels: str | Path | None = None,
+    recording: str | None = None,
     workers: int | Workers = 0,
     progress: Progress | None = None,
 ) -> ImportedPoses:
@@ -66,6 +67,7 @@ def import_poses(
         image_size: Height and width of the images in pixels, if the files do not contain them.
         fps: Frames per second, if the files have no times.
         labels: Text file with one class name per line, if the classes in the files are numbers.
+        recording: Recording of a study of videos that the poses belong to; None: all.
         workers: Number of processes; 0 uses this process.
         progress: Called with the progress of the build.
 
@@ -73,7 +75,8 @@ def import_poses(
         The study, the report of the build, and the official splits.
 
     Raises:
-        UserError: If there is nothing to read, or if the options do not fit the format.
+        UserError: If there is nothing to read, or if the options do not fit the format, or if a file has the poses of one
+            recording and it is not clear which.
         InputError: If the data set is damaged.
     """
     from actionprep.datasets.poses.formats import FORMATS
@@ -102,10 +105,16 @@ def import_poses(
                 "skeleton data sets without videos."
             )
         chosen_pose = _choice_for_videos(study, paths, format, layout, coordinates)
-        report = study.build("pose", overrides={"pose": chosen_pose}, workers=workers, progress=progress)
-        if report.built or report.done:
+        named = _recordings_to_import(study, chosen_pose, recording)
+        plan = study.plan("pose", overrides={"pose": chosen_pose}, recordings=named)
+        report = study.carry_out(plan, workers=workers, progress=progress)
+        if not named and (report.built or report.done):
             _record(study, chosen_pose)
         return ImportedPoses(study, report)
+    if recording is not None:
+        raise UserError(
+            f"--recording names a recording of a study of videos, and {root} is no study of videos. Leave it out."
+        )
     missing = [path for path in paths if not Path(path).expanduser().exists()]
     if not paths:
         raise UserError("Name the files to import.")
@@ -187,6 +196,27 @@ def _choice_for_videos(
         "file_skeleton": skeleton,
         "coordinates": coordinates,
     }
+
+
+def _recordings_to_import(study: Study, chosen: Mapping[str, str], recording: str | None) -> tuple[str, ...]:
+    """Return the recordings that the files are for; empty for all."""
+    from actionprep.datasets.poses.skeletons import layout_in
+    from actionprep.pipeline.plan import view_source
+    from actionprep.pipeline.pose_backends.files import recordings_named_by_files
+
+    views = study.select().views
+    if recording is not None:
+        recording = study.catalog.recording(recording).id
+        views = tuple(view for view in views if view.recording == recording)
+    root = str(study.root.resolve())
+    named = recordings_named_by_files(
+        [view_source(study.catalog, view, root) for view in views],
+        chosen["files"],
+        format=chosen["format"],
+        skeleton=layout_in(chosen["file_skeleton"], root),
+        coordinates=chosen["coordinates"],
+    )
+    return named if recording is None else (recording,)
 
 
 def _record(study: Study, chosen: Mapping[str, str]) -> None:

@@ -49,7 +49,7 @@ def reason_to_scan(folder: StudyFolder) -> str:
     if is_older(folder.catalog):
         return "An earlier version of actionprep wrote the catalog"
     views = catalog.views
-    foreign = [view.path for view in views if not _may_be_listed(folder, view)]
+    foreign = [path for view in views for path in (view.path, *view.reading.parts) if not _may_be_listed(folder, path)]
     if foreign:
         return f"The catalog names {foreign[0]!r:.200}, which is not a video of this study"
     # The disk or the network may work again.
@@ -62,6 +62,12 @@ def reason_to_scan(folder: StudyFolder) -> str:
     ]
     more = f" and {len(changed) - 1} more have" if len(changed) > 1 else " has"
     removed = [path for path in changed if not (folder.root / path).exists()]
+    removed += [
+        part
+        for view in views
+        for part in view.reading.parts
+        if view.path in changed and not (folder.root / part).exists()
+    ]
     if removed:
         more = f" and {len(removed) - 1} more were" if len(removed) > 1 else " was"
         return f"{removed[0]}{more} removed since the last scan"
@@ -73,15 +79,16 @@ def _with_other_content(folder: StudyFolder, catalog: Catalog, views: Sequence[V
 
     A copied or moved study has other inodes, and the same content.
     """
-    from actionprep.datasets.file_states import FileState, digest_of
+    from actionprep.datasets.media import content_digest, state_of
     from actionprep.datasets.scan import with_state
 
     same = {}
     for view in views:
         path = folder.root / view.path
-        state = FileState.of(path)
+        parts = [folder.root / part for part in view.reading.parts]
+        state = state_of(path, parts)
         try:
-            if not view.digest or state.size != view.size_bytes or digest_of(path) != view.digest:
+            if not view.digest or state.size != view.size_bytes or content_digest(path, parts) != view.digest:
                 continue
         except OSError:
             continue  # the scan reports it
@@ -94,12 +101,12 @@ def _with_other_content(folder: StudyFolder, catalog: Catalog, views: Sequence[V
     return others
 
 
-def _may_be_listed(folder: StudyFolder, view: View) -> bool:
+def _may_be_listed(folder: StudyFolder, listed: str) -> bool:
     """Return whether a scan can have listed this path: below the study, or where the settings look for videos."""
-    path = Path(view.path)
+    path = Path(listed)
     if not path.is_absolute():
-        return not name_problem(view.path)
+        return not name_problem(listed)
     # A table of recordings and the files of a skeleton data set may be anywhere.
     if folder.study.layout in ("csv", "poses"):
-        return "\0" not in view.path
+        return "\0" not in listed
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder.resolve(folder.study.videos)))

@@ -85,8 +85,8 @@ def pattern_of_study(checkpoint: Checkpoint) -> ViewPattern | None:
     Raises:
         UserError: If the study's settings are damaged.
     """
+    from actionprep.datasets.file_names import pattern_of_paths
     from actionprep.datasets.study import find_study
-    from actionprep.datasets.video_layouts import pattern_of_paths
 
     try:
         folder = find_study(checkpoint.path.expanduser().absolute().parent)

@@ -148,6 +148,7 @@ class SegmentFormat:
         read: Reads the rows of a file, given the column names of `study.segment_columns`. It yields a `RowError` for a
             row that cannot be read, so that the other rows are used.
         with_classes: Returns the format with the class names of a text file; None where a file has the names itself.
+        class_files: Names of files beside the annotations that have the names of classes.
         resembles: Whether the first rows of a file could have this format, although `recognizes` cannot decide it.
     """
 
@@ -157,6 +158,7 @@ class SegmentFormat:
     recognizes: Callable[[Path, str], bool]
     read: Callable[[Path, Mapping[str, str]], Iterator[AnnotatedRow | RowError]]
     with_classes: Callable[[Path], SegmentFormat] | None = None
+    class_files: tuple[str, ...] = ()
     resembles: Callable[[Path, str], bool] | None = None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.alignment import MeasuredAlignment
+from actionprep.datasets.cameras import Camera
 from actionprep.datasets.catalog_tables import make_tables, read_tables, write_tables
 from actionprep.datasets.findings import Finding
 from actionprep.datasets.natural_order import natural_key
@@ -61,6 +62,7 @@ class Catalog:
         segments: Segments by recording id, in the order of time.
         findings: What the last scan reported.
         alignment: Which pairs of views are aligned, as the last scan measured it; None if no scan did.
+        cameras: Calibrated cameras of views, from `study.calibration`. They apply to all recordings.
 
     Raises:
         UserError: If two recordings have the same id, two views of a recording have the same id, an id cannot be a path
@@ -72,6 +74,7 @@ class Catalog:
     segments: Mapping[str, tuple[Segment, ...]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     alignment: MeasuredAlignment | None = None
+    cameras: tuple[Camera, ...] = ()
 
     def __post_init__(self) -> None:
         _check_ids(self.recordings, self.views)
@@ -167,6 +170,14 @@ class Catalog:
         onset, offset = max(span[0] for span in spans), min(span[1] for span in spans)
         return (onset, offset) if offset > onset else None
 
+    def camera(self, view: str) -> Camera:
+        """Return the calibrated camera of a view, by its id; raises UserError if there is none."""
+        for camera in self.cameras:
+            if camera.view == view:
+                return camera
+        known = ", ".join(camera.view for camera in self.cameras) or "none; set study.calibration"
+        raise UserError(f"No calibrated camera for view '{view}'. Calibrated views: {known}.")
+
     def to_frames(self) -> dict[str, pd.DataFrame]:
         """Return the tables recordings, views and segments as pandas data frames."""
         tables = self._tables()
@@ -186,7 +197,7 @@ class Catalog:
         return cls(*read_tables(Path(folder)))
 
     def _tables(self) -> dict[str, Any]:
-        return make_tables(self.recordings, self.views, self.segments, self.findings, self.alignment)
+        return make_tables(self.recordings, self.views, self.segments, self.findings, self.alignment, self.cameras)
 
     @cached_property
     def _recordings(self) -> dict[str, Recording]:

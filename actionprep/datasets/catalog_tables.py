@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 
 from actionprep.datasets.alignment import MeasuredAlignment
+from actionprep.datasets.cameras import Camera
 from actionprep.datasets.findings import Finding
+from actionprep.datasets.media import Reading
 from actionprep.datasets.paths import no_link
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.errors import SetupError, UserError, discard, file_on_the_way
 from actionprep.json_values import printable
 
-SCHEMA = 3
+SCHEMA = 4
 _CHECKSUM = b"actionprep_sha256"
 _ZEROS = b"0" * 64
 _EXTRA = "extra_"
@@ -68,6 +70,7 @@ def read_tables(
     dict[str, tuple[Segment, ...]],
     tuple[Finding, ...],
     MeasuredAlignment | None,
+    tuple[Camera, ...],
 ]:
     """Read what `make_tables` took from the files in a folder.
 
@@ -79,6 +82,8 @@ def read_tables(
     names = ["recordings", "views", "segments", "findings"]
     if (folder / "alignment.parquet").exists():  # added after version 0.1
         names.append("alignment")
+    if (folder / "cameras.parquet").exists():  # added with schema 4
+        names.append("cameras")
     tables = {name: _read_table(folder / f"{name}.parquet") for name in names}
     stamps = {table.schema.metadata.get(b"actionprep_catalogue") for table in tables.values()}
     if len(stamps) != 1:
@@ -96,6 +101,7 @@ def read_tables(
             {recording: tuple(own) for recording, own in segments.items()},
             tuple(Finding(**row) for row in tables["findings"].to_pylist()),
             _alignment_from(tables["alignment"].to_pylist()) if "alignment" in tables else None,
+            tuple(_camera_from(row) for row in tables["cameras"].to_pylist()) if "cameras" in tables else (),
         )
     # Damage can pass the checks of Parquet and give other columns, invalid text, or rows of another length.
     except (ValueError, TypeError, LookupError, AttributeError) as error:
@@ -194,7 +200,7 @@ def views_to_table(views: Sequence[View]) -> Any:
     for field in fields(View):
         if field.name == "frame_times":
             continue
-        values = [getattr(view, field.name) for view in views]
+        values = [view.reading.to_json() if field.name == "reading" else getattr(view, field.name) for view in views]
         columns[field.name] = pa.array(
             values, types.get(field.name, pa.int32() if field.name in small else pa.string())
         )
@@ -217,6 +223,7 @@ def views_from_table(table: Any) -> tuple[View, ...]:
     for row, (first, last) in zip(rows, pairwise(limits), strict=True):
         row["warnings"] = tuple(row["warnings"])
         row["poses"] = row.get("poses") or ""
+        row["reading"] = Reading.from_json(row.get("reading") or "")
         views.append(View(**row, frame_times=flat[first:last]))
     return tuple(views)
 
@@ -227,6 +234,7 @@ def make_tables(
     segments: Mapping[str, Sequence[Segment]],
     findings: Sequence[Finding],
     alignment: MeasuredAlignment | None = None,
+    cameras: Sequence[Camera] = (),
 ) -> dict[str, Any]:
     """Return Arrow tables by name; `segments` are by recording id."""
     import pyarrow as pa
@@ -265,7 +273,37 @@ def make_tables(
         "segments": pa.table(rows),
         "findings": pa.table(messages),
         "alignment": pa.table(pairs),
+        "cameras": _cameras_table(cameras),
     }
+
+
+def _cameras_table(cameras: Sequence[Camera]) -> Any:
+    """Return cameras as an Arrow table, with matrices row by row in list columns."""
+    import pyarrow as pa
+
+    numbers = pa.list_(pa.float64())
+    columns = {
+        name: pa.array([getattr(camera, name) for camera in cameras], kind)
+        for name, kind in (
+            ("view", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("unit", pa.string()),
+            ("fisheye", pa.bool_()),
+            ("source", pa.string()),
+        )
+    }
+    for name in ("matrix", "distortion", "rotation", "translation"):
+        values = [getattr(camera, name) for camera in cameras]
+        columns[name] = pa.array([None if each is None else each.reshape(-1).tolist() for each in values], numbers)
+    return pa.table(columns)
+
+
+def _camera_from(row: dict[str, Any]) -> Camera:
+    row["matrix"] = np.array(row["matrix"], np.float64).reshape(3, 3)
+    if row["rotation"] is not None:
+        row["rotation"] = np.array(row["rotation"], np.float64).reshape(3, 3)
+    return Camera(**row)
 
 
 def _alignment_from(rows: list[dict[str, Any]]) -> MeasuredAlignment | None:

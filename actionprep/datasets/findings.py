@@ -37,6 +37,7 @@ FindingKind = Literal[
     "official split",
     "guessed encoding",
     "label from tier",
+    "camera not used",
     "several recordings linked",
 ]
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 NOT_TEXT = "its name is not UTF-8 text, as names of other systems are after unpacking; rename it"
 
 
+FIELDS = ("label", "subject", "session", "split")
+"""What file names and tables state about recordings."""
+
+
 def is_text(name: str) -> bool:
     """Whether a name from the disk is UTF-8; Python stands for other bytes with characters that cannot be encoded."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from actionprep.datasets.frame_times import frame_interval
+from actionprep.datasets.media import WHOLE_FILE, Reading
 
 Clock = Literal["file", "first-frame", "container"]
 """What time zero of a view is."""
@@ -69,6 +70,7 @@ class View:
         warnings: What is unusual about the file.
         frame_times: (T,) float64, seconds from the first frame, from the packets.
         poses: For a view without video: how its poses are read from `path`, a JSON object; "" for a video.
+        reading: How its video is read, such as a crop; the size and all coordinates are those of the crop.
     """
 
     recording: str
@@ -99,6 +101,7 @@ class View:
     ctime_ns: int = field(default=0, compare=False)
     inode: int = field(default=0, compare=False)
     file_start: float | None = None
+    reading: Reading = WHOLE_FILE
 
     def time_of_first_frame(self, clock: Clock) -> float:
         """Return the time of the first frame on a clock, in seconds, without the view's offset.

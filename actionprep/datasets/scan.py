@@ -16,6 +16,7 @@ import numpy as np
 
 from actionprep.datasets.alignment import align_recording, measure_alignment
 from actionprep.datasets.annotations import AnnotatedRow, CheckedSegments, RowError, check_segments, normalize_label
+from actionprep.datasets.cameras import Camera, cameras_of_views, read_calibration
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.catalog_tables import (
     read_with_checksum,
@@ -23,8 +24,10 @@ from actionprep.datasets.catalog_tables import (
     views_to_table,
     write_with_checksum,
 )
-from actionprep.datasets.file_states import FileState, digest_of, write_states
+from actionprep.datasets.file_states import FileState, write_states
 from actionprep.datasets.findings import Finding, FindingKind, write_findings
+from actionprep.datasets.media import WHOLE_FILE, Reading, content_digest, state_of
+from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.paths import no_link
 from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import Recording, View
@@ -77,7 +80,8 @@ class VideoFactsLike(Protocol):
     def warnings(self) -> Sequence[str]: ...  # noqa: D102
 
 
-Probe = Callable[[Path], VideoFactsLike]
+Probe = Callable[..., VideoFactsLike]
+"""Reads the facts of a file: takes its path, and a `Reading` with absolute paths where that is not the default."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +164,8 @@ def scan(
         if not view.has_video:
             views.append(view)
             continue
-        state = FileState.of(folder.root / view.path)
-        before = known.get(view.path)
+        state = _file_state(folder.root, view)
+        before = known.get((view.path, view.reading))
         if before is not None and _is_same(before, state):
             views.append(with_state(_reused(before, view), state))
         else:
@@ -183,8 +187,10 @@ def scan(
     broken = {view.recording for view in views if not view.has_video and not view.digest}
     findings += _about_labels([one for one in recordings if one.id not in broken], catalog.segments)
     findings += _about_alignment(catalog, settings.tolerance)
+    cameras, about_cameras = _cameras(folder, settings, views)
+    findings += about_cameras
     alignment = measure_alignment(catalog, tolerance=settings.tolerance)
-    catalog = replace(catalog, findings=tuple(findings), alignment=alignment)
+    catalog = replace(catalog, findings=tuple(findings), alignment=alignment, cameras=tuple(cameras))
     catalog.write(folder.catalog)
     write_findings(findings, findings_file(folder))
     write_states(tables, tables_file(folder))
@@ -223,7 +229,11 @@ def has_changed(root: Path, view: View) -> bool:
     """Return whether a view's file may be another than the one that was scanned, by its state alone."""
     if view.mtime_ns == 0:  # no scan recorded a state: poses, or a catalog that a program wrote
         return False
-    return not _is_same(view, FileState.of(root / view.path))
+    return not _is_same(view, _file_state(root, view))
+
+
+def _file_state(root: Path, view: View) -> FileState:
+    return state_of(root / view.path, [root / part for part in view.reading.parts])
 
 
 def _is_same(view: View, state: FileState) -> bool:
@@ -258,7 +268,7 @@ def _probe_all(
     views: Sequence[View],
     folder: StudyFolder,
     probe: Probe,
-    known: Mapping[str, View],
+    known: Mapping[tuple[str, Reading], View],
     *,
     workers: int,
     progress: Callable[[ScanProgress], None] | None,
@@ -274,8 +284,8 @@ def _probe_all(
         while True:
             # Only a few are submitted at a time, so that an interruption waits for few.
             while len(waiting) < 2 * num_threads and (view := next(queue, None)) is not None:
-                before = known.get(view.path)
-                waiting[pool.submit(_probed, view, folder.root / view.path, probe, before)] = view
+                before = known.get((view.path, view.reading))
+                waiting[pool.submit(_probed, view, folder.root, probe, before)] = view
             if not waiting:
                 break
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -295,12 +305,15 @@ def _probe_all(
     return done, num_same
 
 
-def _probed(view: View, path: Path, probe: Probe, before: View | None) -> tuple[View, bool]:
+def _probed(view: View, root: Path, probe: Probe, before: View | None) -> tuple[View, bool]:
     """Facts of a view, and whether its file has the content of the last scan."""
+    path = root / view.path
+    parts = [root / part for part in view.reading.parts]
     try:
-        if before is not None and before.size_bytes == view.size_bytes and before.digest == digest_of(path):
+        is_same_size = before is not None and before.size_bytes == view.size_bytes
+        if before is not None and is_same_size and before.digest == content_digest(path, parts):
             return with_state(_reused(before, view), _state_of(view)), True
-        return _with_facts(view, path, probe), False
+        return _with_facts(view, root, probe), False
     except InputError as problem:
         return replace(view, status="unreadable", reason=problem.reason.removeprefix(f"{path}: ")), False
     except FileNotFoundError as error:
@@ -311,8 +324,12 @@ def _probed(view: View, path: Path, probe: Probe, before: View | None) -> tuple[
         ), False
 
 
-def _with_facts(view: View, path: Path, probe: Probe) -> View:
-    facts = probe(path)
+def _with_facts(view: View, root: Path, probe: Probe) -> View:
+    path, reading = root / view.path, view.reading
+    if reading != WHOLE_FILE or path.is_dir():
+        facts = probe(path, reading.at(root))
+    else:
+        facts = probe(path)
     if facts.num_frames == 0:
         return replace(view, status="unreadable", reason="has no video frames")
     return replace(
@@ -340,8 +357,8 @@ def _on_clock(view: View, settings: StudySettings) -> View:
     return replace(view, offset=view.offset + view.time_of_first_frame(settings.clock))
 
 
-def _views_before(folder: StudyFolder) -> dict[str, View]:
-    """Views whose facts can be reused, by path: of the last scan, and of one that was interrupted since.
+def _views_before(folder: StudyFolder) -> dict[tuple[str, Reading], View]:
+    """Views whose facts can be reused, by path and reading: of the last scan, and of one that was interrupted since.
 
     Unreadable videos are read again, and so are those in a catalog of an earlier version, which lacks facts.
     """
@@ -353,7 +370,23 @@ def _views_before(folder: StudyFolder) -> dict[str, View]:
         with suppress(UserError, TypeError, LookupError, ValueError, AttributeError):
             views += views_from_table(read_with_checksum(_partial(folder)))
     reusable = (view for view in views if view.status == "ok" and view.file_start is not None)
-    return {view.path: view for view in reusable}
+    return {(view.path, view.reading): view for view in reusable}
+
+
+def _cameras(folder: StudyFolder, settings: StudySettings, views: Sequence[View]) -> tuple[list[Camera], list[Finding]]:
+    """Read the calibration of the settings, and match its cameras with the views."""
+    if settings.calibration is None:
+        return [], []
+    path = folder.resolve(settings.calibration)
+    sizes: dict[str, tuple[int, int]] = {}
+    crops: dict[str, tuple[int, int, int, int]] = {}
+    for view in sorted(views, key=lambda view: natural_key(view.id)):
+        if not any(sizes.get(view.id, (0, 0))):
+            sizes[view.id] = view.width, view.height
+        if view.reading.crop:
+            x, y, width, height = view.reading.crop
+            crops.setdefault(view.id, (x, y, width, height))
+    return cameras_of_views(read_calibration(path), sizes, where=folder.relative(path), crops=crops)
 
 
 def _keep_partial(folder: StudyFolder, views: Sequence[View]) -> None:
@@ -491,7 +524,7 @@ def _about_views(views: Iterable[View]) -> list[Finding]:
                 kind = "poses without people" if view.digest else "unreadable poses"
             findings.append(Finding(kind, view.path, view.reason))
         findings += [Finding("video warning", view.path, warning) for warning in view.warnings]
-        if view.digest:
+        if view.digest and view.path not in by_digest.get(view.digest, ()):  # crops share a file
             by_digest.setdefault(view.digest, []).append(view.path)
     for paths in by_digest.values():
         if len(paths) > 1:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from actionprep.datasets.names import is_text
 from actionprep.datasets.paths import no_link
@@ -25,6 +25,29 @@ SETTINGS_FILE = "actionprep.toml"
 NOT_SET = "none"  # TOML has no null: this word means None where a setting allows None
 
 S = TypeVar("S", bound=Settings)
+
+
+class ViewCrop(Settings):
+    """A view that is a rectangle or a stream of a file."""
+
+    view: str = option("", "View that the file has by the layout; empty if each recording has one file.")
+    box: tuple[int, int, int, int] | None = option(
+        None, "x, y, width and height of the view in pixels of the displayed frame; not set: the full frame."
+    )
+    stream: int | None = option(None, "Video stream of the file, counted from 0; not set: as study.stream.", ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_box(cls, value: Any) -> Any:
+        """Accept the box alone."""
+        return {"box": value} if isinstance(value, (list, tuple)) else value
+
+    @field_validator("box")
+    @classmethod
+    def _is_rectangle(cls, box: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
+        if box is not None and (min(box[:2]) < 0 or min(box[2:]) < 1):
+            raise ValueError("give x and y of 0 or more, and a width and height of 1 or more")
+        return box
 
 
 class StudySettings(Settings):
@@ -40,7 +63,8 @@ class StudySettings(Settings):
     pattern: str = option(
         "{recording}/cam{view}.mp4",
         "Layout views: path of each video below the videos folder. {recording} may span folders; {view}, {label}, "
-        "{subject}, {session} and {split} are one name each; * matches anything except a slash.",
+        "{subject}, {session} and {split} are one name each; * matches anything except a slash. ntu and utd-mhad are the "
+        "file names of those data sets.",
         names="file",
     )
     csv: str | None = option(None, "Layout csv: table with one row per video or per segment.", names="file")
@@ -90,6 +114,32 @@ class StudySettings(Settings):
         None,
         "Table with recording, view, offset (s) and optionally drift (ppm) of each view's clock to the recording's.",
         names="file",
+    )
+    crops: dict[str, ViewCrop] = option(
+        {},
+        "Views that are a rectangle of a file, such as a mirror beside the animal: "
+        '{ front = [0, 0, 640, 360], side = { view = "1", box = [640, 0, 640, 360] } }; each box is x, y, width, height '
+        "in px.",
+    )
+    image_rate: float | None = option(
+        None,
+        "Frames per second of folders of numbered images. If it is set, each such folder is read as a video.",
+        gt=0,
+        le=100_000,
+    )
+    raw_rate: float | None = option(
+        None, "Frames per second of streams without a clock (.h264, .mjpeg); 25 if it is not set.", gt=0, le=100_000
+    )
+    stream: int | None = option(
+        None, "Which video stream is read of files with several, counted from 0; not set: the one players choose.", ge=0
+    )
+    chapters: str | None = option(
+        None,
+        "Read the parts of one recording as one video: gopro (GX010123, GX020123, …; GOPR0123, GP010123, …), or a pattern "
+        "of file names without suffix, such as {recording}_{part}.",
+    )
+    calibration: str | None = option(
+        None, "Calibration of the cameras: a file (see 'actionprep formats') or a folder of files.", names="file"
     )
     poses: tuple[str, ...] = option(
         (),

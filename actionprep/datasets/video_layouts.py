@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actionprep.datasets.annotations import (
+    SEGMENT_FORMATS,
     AnnotatedRow,
     RowError,
     UnknownFormatError,
@@ -23,21 +24,22 @@ from actionprep.datasets.annotations import (
     resembling_formats,
     segment_formats,
 )
+from actionprep.datasets.cameras import calibration_files
 from actionprep.datasets.discovery import SPLIT_NAMES, VIDEO_SUFFIXES, Discovery, NoVideosError
+from actionprep.datasets.file_names import pattern_of_paths, reader_of_names
 from actionprep.datasets.findings import Finding
-from actionprep.datasets.names import NOT_TEXT, id_of_name, is_text
+from actionprep.datasets.media import IMAGE_SUFFIXES, number_of
+from actionprep.datasets.names import FIELDS, NOT_TEXT, id_of_name, is_text
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.datasets.table_files import TableFiles
 from actionprep.datasets.tables import encoding_findings, read_csv, require_columns, text_encoding
+from actionprep.datasets.video_suffixes import is_video_file
+from actionprep.datasets.view_files import add_readings
 from actionprep.errors import UserError, name_list, nearest
 from actionprep.json_values import counted
-
-_FIELDS = ("label", "subject", "session", "split")
-
-_IMAGES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 _NOT_MEDIA = (
     *("", ".csv", ".doc", ".docx", ".eaf", ".h5", ".hdf5", ".html", ".ini", ".json", ".jsonl", ".log", ".mat", ".md"),
@@ -65,6 +67,7 @@ def _discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
     else:
         find = {"folder-per-class": _by_class_folder, "views": _by_pattern, "csv": _by_table}[settings.layout]
         found = find(folder, settings)
+        add_readings(found, folder, settings)
     found.views.sort(key=lambda view: (natural_key(view.recording), natural_key(view.id)))
     found.recordings.sort(key=lambda recording: natural_key(recording.id))
     names = names_of(found.recordings, found.views, folder, settings)
@@ -121,11 +124,23 @@ def tables_of(folder: StudyFolder, settings: StudySettings) -> list[Path]:
     for given, beside in ((settings.csv, videos), (settings.recordings, videos), (settings.offsets, folder.root)):
         if given is not None:
             tables += [path for path in (folder.resolve(given), beside / given) if path.is_file()][:1]
+    if settings.calibration is not None and folder.resolve(settings.calibration).exists():
+        tables += calibration_files(folder.resolve(settings.calibration))
     options = annotation_options(folder, settings)
     named = [Path(options["format"])] if not is_no_preset_file(options["format"]) else []
     named += [options["classes"]] if options["classes"] is not None else []
+    annotations = list(annotation_files(folder, settings.segments, may_be_missing=True))
+    folders = dict.fromkeys(parent for path in annotations for parent in (path.parent, path.parent.parent))
+    named += [parent / name for parent in folders for name in sorted(_class_files(settings))]
     tables += [path for path in named if path.is_file()]
-    return [*tables, *annotation_files(folder, settings.segments, may_be_missing=True)]
+    return list(dict.fromkeys([*tables, *annotations]))
+
+
+def _class_files(settings: StudySettings) -> set[str]:
+    """Names of files that have names of classes and no annotations."""
+    if settings.segment_format in SEGMENT_FORMATS:
+        return set(SEGMENT_FORMATS.find(settings.segment_format).class_files)
+    return {name for format in segment_formats().values() for name in format.class_files}
 
 
 def annotation_files(folder: StudyFolder, wanted: Sequence[str], *, may_be_missing: bool = False) -> dict[Path, bool]:
@@ -180,7 +195,10 @@ def _read_segments(found: Discovery, folder: StudyFolder, settings: StudySetting
     """Read the annotation files; in folders, files of no annotation format are reported and left out."""
     files = annotation_files(folder, settings.segments)
     unused: list[UserError] = []
+    beside = _class_files(settings)
     for path, is_named in files.items():
+        if not is_named and path.name in beside:
+            continue
         try:
             rows = read_annotations(path, **annotation_options(folder, settings))
         except (UnknownFormatError, UnmappedColumnsError) as error:
@@ -195,31 +213,6 @@ def _read_segments(found: Discovery, folder: StudyFolder, settings: StudySetting
         found.findings += encoding_findings(path, folder.relative(path))
     if unused and not found.rows:
         raise unused[0]
-
-
-def pattern_of_paths(pattern: str) -> re.Pattern[str]:
-    """Translate a pattern of the layout "views" into a regular expression with its fields as groups.
-
-    Raises:
-        UserError: If a field does not exist.
-    """
-    known = ("recording", "view", *_FIELDS)
-    parts = []
-    used: set[str] = set()
-    for part in re.split(r"(\{[^{}]*\}|\*\*|\*)", pattern.strip("/")):
-        if part.startswith("{"):
-            name = part[1:-1]
-            if name not in known:
-                raise UserError(
-                    f"Unknown field '{part}' in the pattern '{pattern}'.{nearest(name, known)} "
-                    f"Fields: {', '.join(f'{{{field}}}' for field in known)}."
-                )
-            text = ".+" if name == "recording" else "[^/]+?"
-            parts.append(f"(?P={name})" if name in used else f"(?P<{name}>{text})")
-            used.add(name)
-        else:
-            parts.append({"*": "[^/]*", "**": ".*"}.get(part) or re.escape(part))
-    return re.compile("".join(parts))
 
 
 def propose_pattern(folder: StudyFolder, settings: StudySettings) -> str | None:
@@ -267,7 +260,8 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
         raise NoVideosError(
             f"No videos in {base}: looked there and below for <class>/<clip> with {', '.join(VIDEO_SUFFIXES)}, found "
             f"{_some_files(others)}.",
-            f"Set study.videos in {folder.settings_file} to the folder of your videos.",
+            _image_folders_remedy(listing)
+            or f"Set study.videos in {folder.settings_file} to the folder of your videos.",
         )
     tops = {file.parts[0] for file in files if len(file.parts) > 1}
     # Published data sets have {train,val,test}/<class>/<clip>.
@@ -285,7 +279,7 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
     found = Discovery([], [], findings=_not_text(folder, base, listing))
     found.findings += _unused_files(folder, base, listing.others)
     for file in files:
-        id = id_of_name(file.with_suffix("").as_posix())
+        id = _id_of_listed(base, file)
         folders = list(file.parts[:-1])
         split = SPLIT_NAMES[folders.pop(0).lower()] if has_splits and folders else None
         found.recordings.append(Recording(id, label=folders[0] if folders else None, split=split))
@@ -295,7 +289,7 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
 
 def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
     base = _videos_folder(folder, settings)
-    match = pattern_of_paths(settings.pattern)
+    fields_of = reader_of_names(settings.pattern)
     listing = _list_videos(folder, settings, base)
     videos, others = listing.videos, listing.others
     found = Discovery([], [], findings=_not_text(folder, base, listing))
@@ -303,17 +297,16 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
     known: dict[str, dict[str, Any]] = {}
     files = [*((file, True) for file in videos), *((file, False) for file in others)]
     for file, is_video in sorted(files, key=lambda item: natural_key(item[0].as_posix())):
-        fields = match.fullmatch(file.as_posix())
-        if fields is None:
+        values = fields_of(file.as_posix())
+        if values is None:
             if is_video:
                 message = f"does not match the pattern '{settings.pattern}'"
                 found.findings.append(Finding("file not used", folder.relative(base / file), message))
             else:
                 unused.append(file)
             continue
-        values = fields.groupdict()
-        id = id_of_name(values.pop("recording", None) or base.resolve().name)
-        view = id_of_name(values.pop("view", None) or "0")
+        id = id_of_name(values.pop("recording", "") or base.resolve().name)
+        view = id_of_name(values.pop("view", "") or "0")
         found.views.append(View(id, view, folder.relative(base / file)))
         if "split" in values:
             values["split"] = _split_name(values["split"], str(base / file))
@@ -333,7 +326,8 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
         )
         raise NoVideosError(
             f"No videos match the pattern '{settings.pattern}' below {base}. {instead}.",
-            f"Set study.pattern and study.videos in {folder.settings_file}.",
+            ("" if videos else _image_folders_remedy(listing))
+            or f"Set study.pattern and study.videos in {folder.settings_file}.",
         )
     found.findings += _unused_files(folder, base, unused)
     found.recordings += [Recording(id, **values) for id, values in known.items()]
@@ -360,7 +354,7 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
     named = {
         "recording": settings.recording_column,
         "view": settings.view_column,
-        **{name: getattr(settings, f"{name}_column") for name in _FIELDS},
+        **{name: getattr(settings, f"{name}_column") for name in FIELDS},
     }
     for name, column in named.items():
         if column not in columns and column != StudySettings.model_fields[f"{name}_column"].default:
@@ -377,14 +371,14 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
     for line, row in rows:
         place = f"{source}:{line}"
         given = row[settings.path_column]
-        path = files.paths.get(given)
+        path = files.paths.get(given) or _image_folder(given, bases, settings)
         if path is None:
             searched = ", ".join(str(base) for base in bases)
             message = files.problems.get(given) or f"no file '{given}' (looked in {searched})"
             found.findings.append(Finding("labels for an absent video", place, message))
             continue
         id = row.get(named["recording"], "") or _id_of_path(path, given, bases)
-        values: dict[str, str] = {name: row[column] for name in _FIELDS if row.get(column := named[name])}
+        values: dict[str, str] = {name: row[column] for name in FIELDS if row.get(column := named[name])}
         if times and row[times[0]]:
             try:
                 segment = AnnotatedRow(
@@ -444,7 +438,7 @@ def _add_attributes(found: Discovery, names: RecordingNames, folder: StudyFolder
     columns, rows = read_csv(table)
     key = settings.recording_column if settings.recording_column in columns else settings.path_column
     require_columns(table, columns, {key: "study.recording_column or study.path_column"})
-    named = {name: getattr(settings, f"{name}_column") for name in _FIELDS}
+    named = {name: getattr(settings, f"{name}_column") for name in FIELDS}
     source = folder.relative(table)
     found.findings += encoding_findings(table, source)
     resolved = names.resolve(row[key] for _, row in rows)
@@ -569,7 +563,7 @@ def _with_offsets(found: Discovery, names: RecordingNames, folder: StudyFolder, 
 def _with_normal_forms(recording: Recording) -> Recording:
     """Bring what is compared between recordings to one Unicode form."""
     forms: dict[str, Any] = {
-        name: normalize_label(value) for name in _FIELDS if (value := getattr(recording, name)) is not None
+        name: normalize_label(value) for name in FIELDS if (value := getattr(recording, name)) is not None
     }
     return replace(recording, **forms)
 
@@ -592,6 +586,7 @@ class _Listing:
     """Files below a folder, relative to it; `not_text` are files and folders with names that no table can contain."""
 
     videos: list[Path] = field(default_factory=list)
+    image_folders: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     not_text: list[Path] = field(default_factory=list)
 
@@ -608,8 +603,16 @@ def _list_videos(folder: StudyFolder, settings: StudySettings, base: Path) -> _L
         ours.add(str(folder.resolve(settings.store).resolve()))
     listing = _Listing()
     for path in _walk(base, ours, listing.not_text):
-        relative = path.relative_to(base)
-        (listing.videos if path.suffix.lower() in VIDEO_SUFFIXES else listing.others).append(relative)
+        (listing.videos if is_video_file(path) else listing.others).append(path.relative_to(base))
+    numbered = Counter(path.parent for path in listing.others if number_of(path) is not None)
+    listing.image_folders = [path for path, count in numbered.items() if count > 1]
+    if settings.image_rate is not None:
+        listing.videos += listing.image_folders
+        listing.others = [
+            path
+            for path in listing.others
+            if path.parent not in listing.image_folders or path.suffix.lower() not in IMAGE_SUFFIXES
+        ]
     listing.videos.sort(key=lambda path: natural_key(path.as_posix()))
     return listing
 
@@ -644,11 +647,15 @@ def _unused_files(folder: StudyFolder, base: Path, others: Iterable[Path]) -> li
     for suffix, files in sorted(by_suffix.items()):
         where = folder.relative(base / files[0])
         count = counted(len(files), "file")
-        if suffix in _IMAGES:
+        if suffix == ".gif":
+            message = (
+                f"{count} with the suffix .gif and a single image: animations are read as videos, still images are not"
+            )
+        elif suffix in IMAGE_SUFFIXES:
             folders = len({file.parent for file in files})
             message = (
                 f"{count} with the suffix {suffix} in {counted(folders, 'folder')}: images are not read as "
-                "videos; encode each folder as one video"
+                "videos; set image_rate under [study] to read each folder of numbered images as one video"
             )
         else:
             message = (
@@ -687,13 +694,42 @@ def _table_path(folder: StudyFolder, given: str, beside: Path) -> Path:
     raise UserError(f"No table '{given}': looked for {' and '.join(str(path) for path in candidates)}.")
 
 
+def _id_of_listed(base: Path, file: Path) -> str:
+    """Return the id of a recording in a file, or in a folder of images, relative to the folder of the videos."""
+    if file == Path():
+        return id_of_name(base.resolve().name)
+    is_folder = (base / file).is_dir()
+    return id_of_name((file if is_folder else file.with_suffix("")).as_posix())
+
+
+def _image_folder(given: str, bases: Sequence[Path], settings: StudySettings) -> Path | None:
+    """Return the folder of images that a table names, if such folders are read as videos."""
+    if settings.image_rate is None or not given or "\0" in given:
+        return None
+    return next((base / given for base in bases if (base / given).is_dir()), None)
+
+
+def _image_folders_remedy(listing: _Listing) -> str:
+    """Return how to read folders of images as videos; empty if there are none."""
+    folders = listing.image_folders
+    if not folders:
+        return ""
+    count = "1 folder" if len(folders) == 1 else f"{len(folders)} folders"
+    return (
+        f"{count} of numbered images, such as '{folders[0].as_posix()}', can be read as videos: set image_rate, in frames "
+        "per second, under [study]."
+    )
+
+
 def _id_of_path(path: Path, given: str, bases: Iterable[Path]) -> str:
     """Return the relative path without its suffix, as other layouts name recordings."""
     absolute = Path(os.path.abspath(path))
+    stem = Path(given) if path.is_dir() else Path(given).with_suffix("")
     for base in bases:
         if absolute.is_relative_to(os.path.abspath(base)):
-            return id_of_name(absolute.relative_to(os.path.abspath(base)).with_suffix("").as_posix())
-    outside = PurePosixPath(os.path.normpath(given)).with_suffix("")
+            relative = absolute.relative_to(os.path.abspath(base))
+            return id_of_name((relative if path.is_dir() else relative.with_suffix("")).as_posix())
+    outside = PurePosixPath(os.path.normpath(stem))
     return id_of_name("/".join(part for part in outside.parts if part not in ("/", "..")))
 
 

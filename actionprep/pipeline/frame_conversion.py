@@ -11,7 +11,7 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from actionprep.pipeline.stage import Filter
+from actionprep.pipeline.stage import ArrayBlock, Filter
 
 # Integers, because the flags are slow to hash and are looked up for every frame.
 _FILTERS = {
@@ -57,7 +57,12 @@ class Orientation:
     @classmethod
     def of(cls, frame: Any) -> Self:
         """Read the display matrix of a decoded frame; other angles are rounded to a multiple of 90 degrees."""
-        for side in frame.side_data:
+        try:
+            sides = list(frame.side_data)
+        except ValueError:
+            # PyAV does not know all types, such as EXIF, and then lists none.
+            return cls._rotated(round(frame.rotation / 90) % 4, frame.rotation % 90 == 0)
+        for side in sides:
             if side.type == SideDataType.DISPLAYMATRIX:
                 a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(side), np.int32)[:5])
                 transposed = abs(b) + abs(c) > abs(a) + abs(d)
@@ -65,6 +70,11 @@ class Orientation:
                 exact = (a, d) == (0, 0) if transposed else (b, c) == (0, 0)
                 return cls(transposed, x < 0, y < 0, exact)
         return cls()
+
+    @classmethod
+    def _rotated(cls, quarters: int, exact: bool) -> Self:
+        """Return a rotation by quarter turns counterclockwise."""
+        return cls(quarters in (1, 3), quarters in (2, 3), quarters in (1, 2), exact)
 
     @property
     def mirrored(self) -> bool:
@@ -219,6 +229,38 @@ class Converter:
             dst_color_range=_FULL if to in ("rgb24", "gbrp", "gray") else None,
             threads=1,
         )
+
+
+class CroppedConverter:
+    """Convert a rectangle of the frames of one stream: the pixels of the full frame, cut out.
+
+    Args:
+        full: Converts the full frames.
+        box: Rectangle x, y, width, height in pixels of the frame for display.
+    """
+
+    def __init__(self, full: Converter, box: tuple[int, int, int, int]) -> None:
+        x, y, self.width, self.height = box
+        self._full = full
+        self._rows, self._columns = slice(y, y + self.height), slice(x, x + self.width)
+
+    def is_native(self, frame: Any) -> bool:
+        """Return whether a decoded frame has the size of the stream's first frame."""
+        return self._full.is_native(frame)
+
+    def rgb(
+        self, frames: list[Any], height: int | None = None, width: int | None = None, filter: Filter = "bilinear"
+    ) -> np.ndarray:
+        """Convert the rectangle to RGB, uint8 of shape (B, height, width, 3); see `Converter.rgb`."""
+        cut = np.ascontiguousarray(self._full.rgb(frames)[:, self._rows, self._columns])
+        size = (height or self.height, width or self.width)
+        if size == (self.height, self.width):
+            return cut
+        return ArrayBlock(cut, time=np.zeros(len(cut))).resized(*size, filter)
+
+    def gray(self, frames: list[Any]) -> np.ndarray:
+        """Convert the rectangle to full-range luma, uint8 of shape (B, H, W)."""
+        return np.ascontiguousarray(self._full.gray(frames)[:, self._rows, self._columns])
 
 
 def fitted_size(height: int, width: int, within: tuple[int, int]) -> tuple[int, int]:

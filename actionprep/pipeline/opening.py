@@ -6,10 +6,11 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import av
+import numpy as np
 
 from actionprep.errors import InputError, explained_read_errors, read_error
 from actionprep.pipeline.frame_conversion import Orientation
@@ -26,15 +27,23 @@ _HDR = {16: "PQ", 18: "HLG"}
 _FIRST_FRAME_PACKETS = 256
 
 
+# Demuxers of streams without a container, which have no clock: FFmpeg assumes a rate.
+_RAW = {"h264", "hevc", "vvc", "mjpeg", "m4v", "mpegvideo", "h263", "h261", "vc1", "obu", "cavsvideo", "dirac", "dnxhd"}
+
+
 @contextmanager
-def opened(path: str) -> Iterator[tuple[Any, Any]]:
-    """Open a video file, and yield its container and the video stream that players would choose.
+def opened(path: str, number: int | None = None) -> Iterator[tuple[Any, Any]]:
+    """Open a video file, and yield its container and a video stream.
+
+    Args:
+        path: Path of the file.
+        number: Number of the video stream, from 0; None chooses as players do.
 
     Raises:
         InputError: If the file has no video that can be read; the message states the reason.
     """
     _check_is_file(path)
-    with InputFile(path) as file, _container_of(file) as container:
+    with InputFile(path) as file, container_of(file) as container:
         if set(container.format.name.split(",")) & _NOT_VIDEO:
             raise InputError(f"{path}: contains text or a playlist, not video.", backend=BACKEND)
         if container.format.name.endswith("_pipe") or container.format.name == "image2":
@@ -46,9 +55,25 @@ def opened(path: str) -> Iterator[tuple[Any, Any]]:
                 raise InputError(f"{path}: {fault.reason}", backend=BACKEND)
             kinds = sorted({other.type for other in container.streams}) or ["no"]
             raise InputError(f"{path}: has no video stream, only {' and '.join(kinds)} streams.", backend=BACKEND)
+        if number is not None:
+            videos = video_streams(container)
+            if number >= len(videos):
+                count = "1 video stream" if len(videos) == 1 else f"{len(videos)} video streams"
+                raise InputError(
+                    f"{path}: has {count}, and stream {number} is to be read, counted from 0. Correct study.stream or "
+                    "study.crops.",
+                    backend=BACKEND,
+                )
+            stream = videos[number]
         if stream.codec_context is None:
             raise InputError(f"{path}: this FFmpeg has no decoder for its video.", backend=BACKEND)
         yield container, stream
+
+
+def video_streams(container: Any) -> list[Any]:
+    """Return the video streams of a container, without cover images."""
+    cover = av.stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 class InputFile:
@@ -104,7 +129,8 @@ class InputFile:
         return self._file.tell()
 
 
-def _container_of(file: InputFile) -> Any:
+def container_of(file: InputFile) -> Any:
+    """Open a container; raises InputError with the reason if FFmpeg cannot."""
     try:
         # With this option, playlists cannot refer to other protocols.
         return av.open(file, metadata_errors="replace", options={"protocol_whitelist": "file"})
@@ -134,7 +160,7 @@ class Look:
 
 
 def number_packets(
-    path: str, container: Any, stream: Any, *, see: Callable[[Any], None] | None = None
+    path: str, container: Any, stream: Any, *, see: Callable[[Any], None] | None = None, rate: float = 0.0
 ) -> tuple[PacketIndex, Look]:
     """Number the packets of a stream, and decode packets until the first frame.
 
@@ -143,6 +169,7 @@ def number_packets(
         container: Opened container.
         stream: Its video stream.
         see: Called with every packet.
+        rate: Frames per second of a stream without a clock; 0 uses the rate that FFmpeg assumes.
 
     Returns:
         The packets, and the properties of the first frame.
@@ -168,6 +195,8 @@ def number_packets(
     if not index.num_frames:
         why = f" ({'; '.join(index.warnings)})" if index.warnings else ""
         raise InputError(f"{path}: has a video stream without a single frame{why}.", backend=BACKEND)
+    if container.format.name in _RAW:
+        index = _at_rate(index, rate)
     if not first:
         context = stream.codec_context
         if not (context.height > 0 and context.width > 0):
@@ -183,6 +212,19 @@ def number_packets(
     size = (frame.width, frame.height) if orientation.transposed else (frame.height, frame.width)
     odd = () if orientation.exact else ("its rotation is not a multiple of 90 degrees: it is rounded to one",)
     return index, Look(*size, frame.format.name, orientation, odd, _HDR.get(int(frame.color_trc), ""))
+
+
+def _at_rate(index: PacketIndex, rate: float) -> PacketIndex:
+    """Place the frames of a stream without a clock evenly: at a rate, or at the one that FFmpeg assumed."""
+    if rate:
+        ticks = np.arange(index.num_frames) / (rate * float(index.time_base))
+        return replace(index, ticks=ticks, last_duration=0.0, warnings=())
+    assumed = float(1 / (np.median(np.diff(index.ticks)) * float(index.time_base))) if index.num_frames > 1 else 25.0
+    warning = (
+        f"the stream has no clock: {assumed:.6g} frames per second are assumed. Set raw_rate under [study] to the rate of "
+        "the camera"
+    )
+    return replace(index, warnings=(warning,))
 
 
 def _check_is_file(path: str) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 from actionprep.errors import InputError
 from actionprep.pipeline.decoding import CONCEALED, MISSING, Shortfall
 from actionprep.pipeline.index import find_stage
+from actionprep.pipeline.readers import open_reader
 from actionprep.pipeline.stage import FrameBlock, FrameStage, ViewSource
-from actionprep.pipeline.video import VideoReader
+from actionprep.pipeline.video import FrameReader
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.writer import ItemWriter
@@ -77,7 +78,7 @@ def run_pass(
     """
     feeds = [_Feed(stage, stages) for stage in _inputs_first(stages)]
     report = PassReport()
-    with VideoReader(source.path, times=source.times, threads=threads) as reader:
+    with open_reader(source.path, source.reading, times=source.times, threads=threads) as reader:
         size = block_frames or int(np.clip(_BLOCK_BYTES // (source.height * source.width * 3), 4, 16))
         for block in _blocks(reader, [feed.stage for feed in feeds], size):
             _to_all(feeds, report, block)
@@ -379,7 +380,7 @@ def _to_all(feeds: Sequence[_Feed], report: PassReport, block: FrameBlock | None
             report.problems[feed.name] = problem
 
 
-def _blocks(reader: VideoReader, stages: Sequence[FrameStage], size: int) -> Iterator[FrameBlock]:
+def _blocks(reader: FrameReader, stages: Sequence[FrameStage], size: int) -> Iterator[FrameBlock]:
     wanted = [stage.wanted_images() for stage in stages]
     some = [indices for indices in wanted if indices is not None]
     if len(some) == len(wanted):

@@ -464,6 +464,7 @@ def view_source(catalog: Catalog, view: View, root: str) -> ViewSource:
         segments=segments,
         root=root,
         poses=view.poses,
+        reading=view.reading.at(root),
     )
 
 
@@ -548,6 +549,8 @@ def _facts(
             "digest": view.digest,
             "times": hashlib.sha256(source.times.astype("<f8").tobytes()).hexdigest(),
             "reads": reads,
+            # Absent for full frames of one file, so that fingerprints of such views stay.
+            **({"reading": reading} if (reading := view.reading.facts()) else {}),
         },
     }
 

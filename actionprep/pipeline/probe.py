@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import av
 import numpy as np
 
-from actionprep.errors import explained_read_errors
+from actionprep.datasets.media import WHOLE_FILE, Reading
+from actionprep.errors import InputError, explained_read_errors
 from actionprep.pipeline.frame_sizes import FrameSizes
-from actionprep.pipeline.opening import Look, number_packets, opened
+from actionprep.pipeline.opening import Look, number_packets, opened, video_streams
 from actionprep.pipeline.packets import PacketIndex, lost_frames
 
 # Containers that FFmpeg reads only up to the end of the first file, if several files were joined byte by byte.
@@ -74,25 +76,64 @@ class VideoFacts:
         return len(self.times)
 
 
-def probe(path: str | Path) -> VideoFacts:
-    """Read the properties of a video file by demuxing it once.
+def probe(path: str | Path, reading: Reading = WHOLE_FILE) -> VideoFacts:
+    """Read the properties of a video by demuxing it once.
 
     Only the first frame is decoded, and keyframes at which the frame size may change.
 
+    Args:
+        path: A video file, a folder of numbered images, or an animated WebP.
+        reading: Further parts, stream, rate and crop.
+
+    Returns:
+        The facts. Width and height are those of the crop.
+
     Raises:
-        InputError: If the file cannot be read as video; the error has one reason.
+        InputError: If it cannot be read as video; the error has one reason.
     """
+    from actionprep.pipeline.joined import probe_parts
+    from actionprep.pipeline.stills import is_stills, probe_stills
+
     path = str(path)
-    with opened(path) as (container, stream):
+    if reading.parts:
+        facts = probe_parts(path, reading)
+    else:
+        facts = probe_stills(path, reading) if is_stills(path) else _probe_file(path, reading)
+    _, _, width, height = checked_crop(reading.crop, facts.width, facts.height, path)
+    return replace(facts, width=width, height=height)
+
+
+def checked_crop(crop: tuple[int, ...], width: int, height: int, path: str) -> tuple[int, int, int, int]:
+    """Return a rectangle x, y, width, height; all of the frame if `crop` is empty.
+
+    Raises:
+        InputError: If the rectangle reaches beyond the frame.
+    """
+    if not crop:
+        return 0, 0, width, height
+    left, top, wide, high = crop
+    if left + wide > width or top + high > height:
+        raise InputError(
+            f"{path}: the box {list(crop)} (x, y, width, height) in study.crops reaches beyond the frame of {width} x "
+            f"{height} px. Correct the box."
+        )
+    return left, top, wide, high
+
+
+def _probe_file(path: str, reading: Reading) -> VideoFacts:
+    with opened(path, reading.stream) as (container, stream):
         sizes = FrameSizes(stream)
-        index, look = number_packets(path, container, stream, see=sizes.see)
+        index, look = number_packets(path, container, stream, see=sizes.see, rate=reading.rate)
         header_frames = int(stream.frames) or None
         codec = stream.codec_context.codec.canonical_name
         aspect = float(stream.sample_aspect_ratio or 1)
-        fps = _rate(index, stream.average_rate or stream.guessed_rate)
+        stated_rate = None if reading.rate else stream.average_rate or stream.guessed_rate
+        fps = _rate(index, stated_rate)
         warnings = [*index.warnings, *look.warnings, *_shortfalls(path, container, index, header_frames, fps)]
         warnings += [*_size_changes(sizes, index, look), *_unread_rest(path, container, index)]
         number = stream.index
+        if reading.stream is None:
+            warnings += _about_streams(video_streams(container), number)
         file_start = _file_start(container, number, index)
     if look.hdr:
         warnings.append(
@@ -121,6 +162,18 @@ def probe(path: str | Path) -> VideoFacts:
         digest=_digest(path),
         warnings=tuple(warnings),
     )
+
+
+def _about_streams(streams: Sequence[Any], chosen: int) -> list[str]:
+    """Report a file with several video streams, because players show one of them."""
+    if len(streams) < 2:
+        return []
+    sizes = [f"{at}: {each.codec_context.width} x {each.codec_context.height}" for at, each in enumerate(streams)]
+    position = next((at for at, each in enumerate(streams) if each.index == chosen), 0)
+    return [
+        f"has {len(streams)} video streams ({', '.join(sizes)}); stream {position} is read. Choose with stream under "
+        "[study], or make each a view with study.crops"
+    ]
 
 
 def _rate(index: PacketIndex, stated: Fraction | None) -> float:

@@ -19,15 +19,16 @@ class Cursor:
     It returns undamaged frames only. What a decoder returns for damaged ones depends on where decoding began.
     """
 
-    def __init__(self, path: str, index: PacketIndex) -> None:
+    def __init__(self, path: str, index: PacketIndex, number: int | None = None) -> None:
         """Open a video.
 
         Args:
             path: Path of the file.
             index: Its packets.
+            number: Number of the video stream, from 0; None chooses as players do.
         """
         self._index = index
-        self._context = opened(path)
+        self._context = opened(path, number)
         self._container, self._stream = self._context.__enter__()
         self._stream.thread_count = 1
         self._frames: Iterator[tuple[int, int, Any]] | None = None

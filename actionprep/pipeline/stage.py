@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
+from actionprep.datasets.media import WHOLE_FILE, Reading
 from actionprep.errors import UserError
 from actionprep.settings import StageSettings
 
@@ -132,6 +133,7 @@ class ViewSource:
         segments: Annotated segments of the recording.
         root: Folder of the study, from which relative paths in settings start.
         poses: For a view without video, how its poses are read from `path`, as a JSON object.
+        reading: How the video is read, such as a crop; paths of parts are absolute.
     """
 
     recording: str
@@ -144,6 +146,7 @@ class ViewSource:
     segments: tuple[Segment, ...] = ()
     root: str = ""
     poses: str = ""
+    reading: Reading = WHOLE_FILE
 
     @property
     def num_frames(self) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from actionprep.datasets.media import WHOLE_FILE, Reading
 from actionprep.errors import InputError, UserError
 from actionprep.pipeline.decoding import (
     DECODED,
@@ -23,9 +25,10 @@ from actionprep.pipeline.decoding import (
     demux_and_decode,
     without_gaps,
 )
-from actionprep.pipeline.frame_conversion import Converter
+from actionprep.pipeline.frame_conversion import Converter, CroppedConverter, Orientation
 from actionprep.pipeline.opening import BACKEND, number_packets, opened
 from actionprep.pipeline.packets import LOOKAHEAD, Sequencer, lost_frames
+from actionprep.pipeline.probe import checked_crop
 from actionprep.pipeline.seeking import Cursor, SeekError
 from actionprep.pipeline.stage import Filter, FrameBlock
 
@@ -37,7 +40,13 @@ class VideoBlock(FrameBlock):
     """Consecutive decoded frames; arrays are computed on first use and kept."""
 
     def __init__(
-        self, frames: list[Any], converter: Converter, *, index: np.ndarray, time: np.ndarray, status: np.ndarray
+        self,
+        frames: list[Any],
+        converter: Converter | CroppedConverter,
+        *,
+        index: np.ndarray,
+        time: np.ndarray,
+        status: np.ndarray,
     ) -> None:
         self.index, self.time, self.status = index, time, status
         self._frames, self._converter = frames, converter
@@ -75,69 +84,66 @@ class VideoBlock(FrameBlock):
         )
 
 
-class VideoReader:
-    """Read the frames of one video, block by block in the order of display, or by index.
+class FrameReader(ABC):
+    """Read the frames of one view, block by block in the order of display, or by index.
 
-    A damaged stream still gives every frame that its packets promise, each with a status: 0 decoded, 1 concealed (the
-    decoder covered damage), 2 missing (repeats the last good frame, or at the start the first good one), 3 letterboxed
-    (its size differs from that of the first frame), 4 first frame after a jump of the clock.
+    A damaged source still gives every frame that it promises, each with a status: 0 decoded, 1 concealed (the decoder
+    covered damage), 2 missing (repeats the last good frame, or at the start the first good one), 3 letterboxed (its size
+    differs from that of the first frame), 4 first frame after a jump of the clock or of a further part.
 
     Attributes:
-        path: Path of the file.
-        height: Display height in pixels.
-        width: Display width in pixels.
+        path: Path of the file or folder.
+        height: Display height of the view in pixels.
+        width: Display width of the view in pixels.
         times: Frame times in seconds, float64 of shape (T,).
+        orientation: How stored frames are turned for display.
         shortfall: What the last full pass of `blocks` could not decode; None if it decoded everything.
     """
 
-    def __init__(self, path: str | Path, *, times: np.ndarray | None = None, threads: int = 1) -> None:
-        """Open a file and number its packets.
+    path: str
+    times: np.ndarray
+    shortfall: Shortfall | None = None
 
-        Args:
-            path: Path of the file.
-            times: Frame times to use instead of seconds from the first frame, such as those on the recording's clock.
-            threads: FFmpeg threads; 0 uses all cores but one, for when nothing else runs.
+    def _convert(self, height: int, width: int, orientation: Orientation, crop: tuple[int, ...]) -> None:
+        """Set how frames are converted, from the size of the full frame for display and the rectangle of the view."""
+        full = Converter(height, width, orientation)
+        self.orientation = orientation
+        self._converter: Converter | CroppedConverter = full
+        if crop:
+            self._converter = CroppedConverter(full, checked_crop(crop, width, height, self.path))
+        self.height, self.width = self._converter.height, self._converter.width
 
-        Raises:
-            InputError: If the file cannot be opened, or has another number of frames than `times`.
-        """
-        self.path = str(path)
-        self.shortfall: Shortfall | None = None
-        self._threads = threads or max(1, min(_MOST_THREADS, (os.cpu_count() or 1) - 1))
-        with opened(self.path) as (container, stream):
-            self._index, look = number_packets(self.path, container, stream)
-            lost = lost_frames(container, self._index, int(stream.frames))
-        self._stated = self._index.num_frames + lost if lost else 0
-        if times is not None and len(times) != self._index.num_frames:
-            raise InputError(
-                f"{self.path}: the catalog has {len(times)} frames of it and the file now has "
-                f"{self._index.num_frames}. It changed since it was scanned: run 'actionprep scan' again.",
-                backend=BACKEND,
-            )
-        self.times = self._index.times if times is None else np.asarray(times, np.float64)
-        self.height, self.width = look.height, look.width
-        self._converter = Converter(look.height, look.width, look.orientation)
-        self._cursor: Cursor | None = None
-        # Packet of each slot as far as it is known, for streams whose packets do not give the order of display.
-        self._learned: list[int] = []
-        self._part_starts = frozenset(self._index.part_starts.tolist())
-
-    def __enter__(self) -> VideoReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    @abstractmethod
     def close(self) -> None:
-        """Close the decoder that `frames_at` keeps open."""
-        if self._cursor is not None:
-            self._cursor.close()
-            self._cursor = None
+        """Close the files that `frames_at` keeps open."""
 
     @property
     def num_frames(self) -> int:
-        """Number of frames that the packets promise; every pass gives exactly as many."""
-        return self._index.num_frames
+        """Number of frames that the source promises; every pass gives exactly as many."""
+        return len(self.times)
+
+    @abstractmethod
+    def frames_with_status(self) -> Iterator[tuple[Any, int]]:
+        """Yield the decoded frame and status of every slot, and set `shortfall` at the end."""
+
+    @abstractmethod
+    def picked_frames(self, slots: list[int]) -> Iterator[tuple[int, Any, int]]:
+        """Yield (slot, frame, status) of these slots, which are sorted."""
+
+    def _check_number(self, times: np.ndarray, num_frames: int) -> np.ndarray:
+        if len(times) != num_frames:
+            raise InputError(
+                f"{self.path}: the catalog has {len(times)} frames of it and the file now has "
+                f"{num_frames}. It changed since it was scanned: run 'actionprep scan' again.",
+                backend=BACKEND,
+            )
+        return np.asarray(times, np.float64)
 
     def blocks(self, *, size: int = 32, offset: float = 0.0) -> Iterator[VideoBlock]:
         """Yield all frames in order, decoded by a thread ahead of the caller. Afterwards `shortfall` is set.
@@ -152,7 +158,7 @@ class VideoReader:
         frames: list[Any] = []
         statuses: list[int] = []
         first = 0
-        for frame, status in self._filled():
+        for frame, status in self.frames_with_status():
             frames.append(frame)
             statuses.append(status)
             if len(frames) == size or first + len(frames) == self.num_frames:
@@ -198,7 +204,7 @@ class VideoReader:
         size = (height or self.height, width or self.width)
         scaling: Filter = "bilinear" if size == (self.height, self.width) else filter
         out = np.empty((len(wanted), *size, 3), np.uint8)
-        for slot, frame, _ in self._picked(self._checked(wanted)):
+        for slot, frame, _ in self.picked_frames(self._checked(wanted)):
             out[wanted == slot] = self._converter.rgb([frame], *size, scaling)
         return out
 
@@ -215,7 +221,7 @@ class VideoReader:
             time = self.times[index] + offset
             return VideoBlock(frames, self._converter, index=index, time=time, status=np.array(statuses, np.uint8))
 
-        for slot, frame, status in self._picked(self._checked(np.asarray(indices, np.int64).reshape(-1))):
+        for slot, frame, status in self.picked_frames(self._checked(np.asarray(indices, np.int64).reshape(-1))):
             frames.append(frame)
             slots.append(slot)
             statuses.append(status)
@@ -231,10 +237,51 @@ class VideoReader:
             raise UserError(f"No frame {beyond[0]} in {self.path}. It has frames 0 to {self.num_frames - 1}.")
         return [int(slot) for slot in np.unique(indices)]
 
-    def _filled(self) -> Iterator[tuple[Any, int]]:
-        """Yield the decoded frame and status of every slot."""
+
+class VideoReader(FrameReader):
+    """Read the frames of one video file; see `FrameReader`.
+
+    `actionprep.pipeline.readers.open_reader` also opens folders of images and recordings in parts.
+    """
+
+    def __init__(
+        self, path: str | Path, *, times: np.ndarray | None = None, threads: int = 1, reading: Reading = WHOLE_FILE
+    ) -> None:
+        """Open a file and number its packets.
+
+        Args:
+            path: Path of the file.
+            times: Frame times to use instead of seconds from the first frame, such as those on the recording's clock.
+            threads: FFmpeg threads; 0 uses all cores but one, for when nothing else runs.
+            reading: Stream, rate and crop.
+
+        Raises:
+            InputError: If the file cannot be opened, or has another number of frames than `times`.
+        """
+        self.path = str(path)
+        self._threads = threads or max(1, min(_MOST_THREADS, (os.cpu_count() or 1) - 1))
+        self._stream = reading.stream
+        with opened(self.path, self._stream) as (container, stream):
+            self._index, look = number_packets(self.path, container, stream, rate=reading.rate)
+            lost = lost_frames(container, self._index, int(stream.frames))
+        self._stated = self._index.num_frames + lost if lost else 0
+        self.times = self._index.times if times is None else self._check_number(times, self._index.num_frames)
+        self._convert(look.height, look.width, look.orientation, reading.crop)
+        self._frame_bytes = look.height * look.width * 2
+        self._cursor: Cursor | None = None
+        # Packet of each slot as far as it is known, for streams whose packets do not give the order of display.
+        self._learned: list[int] = []
+        self._part_starts = frozenset(self._index.part_starts.tolist())
+
+    def close(self) -> None:
+        """Close the decoder that `frames_at` keeps open."""
+        if self._cursor is not None:
+            self._cursor.close()
+            self._cursor = None
+
+    def frames_with_status(self) -> Iterator[tuple[Any, int]]:  # noqa: D102
         count = Count(self.num_frames, self._stated)
-        ahead = decoded_ahead(self._decoded(count), self.height * self.width * 2)
+        ahead = decoded_ahead(self._decoded(count), self._frame_bytes)
         for slot, frame, status, _ in without_gaps(ahead, self.num_frames, self._nothing_decodes(count)):
             count.note(slot, status)
             yield frame, self._flagged(slot, frame, status)
@@ -289,7 +336,7 @@ class VideoReader:
 
     def _decode(self, count: Count, threads: int) -> Iterator[tuple[int, int, Any, bool]]:
         sequence = Sequencer(self._index)
-        with opened(self.path) as (container, stream):
+        with opened(self.path, self._stream) as (container, stream):
             for number, frame in demux_and_decode(container, stream, threads, count):
                 if threads != 1 and frame.is_corrupt:
                     raise ThreadedDecodeError
@@ -302,8 +349,7 @@ class VideoReader:
     def _is_corrupt(self, number: int, frame: Any) -> bool:
         return bool(frame.is_corrupt or self._index.is_corrupt[number])
 
-    def _picked(self, slots: list[int]) -> Iterator[tuple[int, Any, int]]:
-        """Yield (slot, frame, status) of these slots, which are sorted."""
+    def picked_frames(self, slots: list[int]) -> Iterator[tuple[int, Any, int]]:  # noqa: D102
         done = 0
         try:
             for slot, frame in self._picked_by_seeking(slots):
@@ -335,5 +381,5 @@ class VideoReader:
             order = np.full(self.num_frames, -1, np.int64)
             order[: len(self._learned)] = self._learned
         if self._cursor is None:
-            self._cursor = Cursor(self.path, self._index)
+            self._cursor = Cursor(self.path, self._index, self._stream)
         yield from self._cursor.pick(slots, order)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from actionprep.datasets.media import WHOLE_FILE, Reading
 from actionprep.show.colors import DARK
 from actionprep.show.overlays import scaled
 
@@ -40,10 +41,10 @@ class VideoFrames:
         box: Crop of the video that is shown: x0, y0, x1, y1 in pixels.
     """
 
-    def __init__(self, path: str | Path, *, times: np.ndarray | None = None) -> None:
-        from actionprep.pipeline.video import VideoReader
+    def __init__(self, path: str | Path, *, times: np.ndarray | None = None, reading: Reading = WHOLE_FILE) -> None:
+        from actionprep.pipeline.readers import open_reader
 
-        self._reader = VideoReader(path, times=times)
+        self._reader = open_reader(path, reading, times=times)
         self.times = self._reader.times
         self.box = (0, 0, self._reader.width, self._reader.height)
 

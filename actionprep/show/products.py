@@ -227,8 +227,13 @@ def _video(study: Study, recording: str, view: str) -> tuple[VideoFrames, np.nda
             f"Cannot draw view '{view}' of recording '{recording}': cannot read its video {entry.path}"
             f"{f' ({entry.reason})' if entry.reason else ''}. Repair or replace the file and run 'actionprep scan'."
         )
-    times = study.catalog.view(recording, view).times
-    return VideoFrames(path, times=times), times
+    images = _frames_of(study, recording, view, path)
+    return images, images.times
+
+
+def _frames_of(study: Study, recording: str, view: str, path: Path) -> VideoFrames:
+    entry = study.catalog.view(recording, view)
+    return VideoFrames(path, times=entry.times, reading=entry.reading.at(study.root))
 
 
 def _pose_times(study: Study, item: ItemReader, recording: str, view: str) -> np.ndarray:
@@ -255,7 +260,7 @@ def pose_scene(study: Study, recording: str, view: str, whole: bool = True) -> l
     if path is None:
         images = JointGround(item, y_up=not flat, x_left=not flat and layout.name in X_TO_THE_LEFT)
     else:
-        images = VideoFrames(path, times=study.catalog.view(recording, view).times)
+        images = _frames_of(study, recording, view, path)
         seen = item["keypoints"][:][item["score"][:] > 0]
         if not whole and len(seen):
             low, high = np.percentile(seen, [1, 99], axis=0).tolist()

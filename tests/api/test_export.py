@@ -357,7 +357,7 @@ def test_export_npz_replaces_other_exports_on_request(frames: Store, tmp_path: P
     first = export_npz(frames, tmp_path, size=16)
     again = export_npz(frames, tmp_path, size=16)
     assert (again.folder, again.written, again.kept) == (first.folder, 0, 24)
-    with pytest.raises(UserError, match=r"is an export of other snippets or settings\. Replace it with --overwrite"):
+    with pytest.raises(UserError, match=r"is an export of other content or settings\. Replace it with --overwrite"):
         export_npz(frames, tmp_path, size=24)
     export_npz(frames, tmp_path, size=24, overwrite=True)
     with np.load(next(first.folder.glob("*/*/*.npz"))) as file:

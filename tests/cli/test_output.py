@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from actionprep.api import list_formats
+from actionprep.api import format_example, list_formats
 from actionprep.cli import output
 from actionprep.cli.output import (
     note,
@@ -22,6 +22,9 @@ from actionprep.cli.output import (
     progress_of_steps,
     warn,
 )
+from actionprep.cli.prep.study import formats
+from actionprep.datasets.annotations import SEGMENT_FORMATS
+from actionprep.datasets.poses.formats import FORMATS
 
 
 def test_square_brackets_in_a_cell_are_printed_as_they_stand(capsys):
@@ -31,9 +34,36 @@ def test_square_brackets_in_a_cell_are_printed_as_they_stand(capsys):
     assert "Findings [1]" in printed
 
 
-def test_formats_list_layouts_segments_and_poses():
+def test_formats_list_all_kinds():
     kinds = {kind for kind, _, _ in list_formats()}
-    assert kinds == {"layout", "segments", "poses"}
+    assert kinds == {"layout", "pattern", "videos", "segments", "poses", "masks", "cameras"}
+
+
+def test_formats_have_examples():
+    rows = list_formats()
+    assert {(kind, name) for kind, name, _ in rows} >= {("poses", name) for name in FORMATS.working()}
+    assert {(kind, name) for kind, name, _ in rows} >= {("segments", name) for name in SEGMENT_FORMATS.working()}
+    assert not [(kind, name) for kind, name, _ in rows if not format_example(kind, name)]
+
+
+def test_formats_command_fits_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    formats()
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    titles = [line.strip() for line in printed.splitlines() if line[:1].isalpha()]
+    assert titles == [
+        "Layouts of videos",
+        "File names of data sets",
+        "Videos",
+        "Annotations",
+        "Poses",
+        "Masks",
+        "Cameras",
+        "Exports",
+    ]
+    for example in ("actionprep export hdf5 TARGET", "[study] image_rate = 30", "actionprep import coco FILE"):
+        assert example in printed
 
 
 COLUMNS = ("recipe", "accuracy %", "runs", "latency", "note")
@@ -157,7 +187,7 @@ def test_other_scripts_are_printed_as_they_are(capsys, monkeypatch):
 
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_table_keeps_all_columns_beside_long_paths(width, capsys, monkeypatch):
-    monkeypatch.setattr(output.console, "width", width)
+    monkeypatch.setenv("COLUMNS", str(width))
     path = "videos/" + "/".join(f"a_folder_with_a_long_name_{number}" for number in range(6)) + "/take_1.mp4"
     message = "the header states 100 frames and the file contains 98"
     print_table("", ("kind", "count", "where", "what"), [("video warning", 3, path, message)])
@@ -177,7 +207,7 @@ def _column_edges(head: str) -> list[tuple[int, int | None]]:
 
 
 def test_table_breaks_long_paths_after_a_separator(capsys, monkeypatch):
-    monkeypatch.setattr(output.console, "width", 30)
+    monkeypatch.setenv("COLUMNS", "30")
     print_table("", ("where", "what"), [("first/second/third/fourth.mp4", "unreadable")])
     lines = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
     assert lines == ["first/second/", "third/fourth.mp4"]

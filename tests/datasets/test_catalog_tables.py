@@ -33,6 +33,7 @@ def test_writing_leaves_only_the_tables(tmp_path, full):
     full.write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "alignment.parquet",
+        "cameras.parquet",
         "findings.parquet",
         "recordings.parquet",
         "segments.parquet",
@@ -49,7 +50,7 @@ def test_a_catalog_of_a_newer_schema_is_refused(tmp_path, full, monkeypatch):
     with pytest.raises(UserError) as error:
         Catalog.read(tmp_path)
     assert str(error.value) == (
-        f"{path} was written by a newer actionprep: it has schema 7, this version reads up to 3. "
+        f"{path} was written by a newer actionprep: it has schema 7, this version reads up to 4. "
         "Upgrade actionprep, or run 'actionprep scan' to write the catalog again with this version."
     )
 

@@ -417,3 +417,34 @@ def test_real_lists_that_auto_reads(shared_data, file, number, first):
     rows = rows_of(shared_data / file)
     assert len(rows) == number
     assert (rows[0].recording, rows[0].onset, rows[0].offset, rows[0].label) == first
+
+
+def test_class_names_in_a_folder_of_lists(tmp_path):
+    for name in ("a", "b"):
+        fake_video(tmp_path / "videos" / f"{name}.mp4", frames=50)
+    written(tmp_path, "lists/trainlistall.txt", "./frames/a 2 1 25\n")
+    written(tmp_path, "lists/testlistall.txt", "./frames/b 1 1 25\n")
+    names = written(tmp_path, "lists/classIndAll.txt", "1 D0X\n2 B0A\n")
+    settings = {"layout": "views", "pattern": "{recording}.mp4", "segments": ("lists",), "segment_format": "ipn-hand"}
+    folder = new_study(tmp_path, **settings)
+    report = scan(folder, probe=FakeProbe())
+    assert report.catalog.segments == {"a": (Segment(0.0, 1.0, "B0A"),), "b": (Segment(0.0, 1.0, "D0X"),)}
+    assert [recording.split for recording in report.catalog.recordings] == ["train", "test"]
+    assert not [finding for finding in report.findings if "classIndAll" in finding.where]
+    assert names in tables_of(folder, folder.study)
+
+
+def test_file_names_of_data_sets(tmp_path):
+    for name in ("nturgb+d_rgb/S001C001P002R001A013_rgb.avi", "nturgb+d_rgb/S001C002P002R001A013_rgb.avi"):
+        fake_video(tmp_path / "ntu" / name)
+    report = scan(new_study(tmp_path, layout="views", videos="ntu", pattern="ntu"), probe=FakeProbe())
+    [recording] = report.catalog.recordings
+    assert (recording.id, recording.label, recording.subject, recording.session) == (
+        "S001P002R001A013", "A013", "P002", "S001",
+    )  # fmt: skip
+    assert [view.id for view in report.catalog.views] == ["C001", "C002"]
+    fake_video(tmp_path / "utd/a27_s8_t4_color.avi")
+    fake_video(tmp_path / "utd/other.avi")
+    report = scan(new_study(tmp_path, layout="views", videos="utd", pattern="utd-mhad"), probe=FakeProbe())
+    assert [(one.id, one.label, one.subject) for one in report.catalog.recordings] == [("a27_s8_t4", "a27", "s8")]
+    assert "file not used: utd/other.avi: does not match the pattern 'utd-mhad'" in map(str, report.findings)

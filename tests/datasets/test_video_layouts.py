@@ -91,7 +91,7 @@ def test_classes_may_be_named_like_splits(tmp_path):
 def test_files_that_may_be_videos_are_counted(tmp_path, layout):
     for name in ("walk/1.mp4", "walk/2.MOV"):
         fake_video(tmp_path / "videos" / name)
-    names = ["jump/a.h264", "jump/b.h264", "sit/1.gif", "clap/seq/img_1.jpg", "clap/seq/img_2.jpg", "walk/notes.txt"]
+    names = ["jump/a.braw", "jump/b.braw", "sit/1.gif", "clap/seq/img_1.jpg", "clap/seq/img_2.jpg", "walk/notes.txt"]
     for name in names:
         path = tmp_path / "videos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,10 +103,13 @@ def test_files_that_may_be_videos_are_counted(tmp_path, layout):
         "views)"
     )
     assert reported == {
-        "videos/jump/a.h264": f"2 files with the suffix .h264, {convert}",
-        "videos/sit/1.gif": f"1 file with the suffix .gif, {convert}",
+        "videos/jump/a.braw": f"2 files with the suffix .braw, {convert}",
+        "videos/sit/1.gif": (
+            "1 file with the suffix .gif and a single image: animations are read as videos, still images are not"
+        ),
         "videos/clap/seq/img_1.jpg": (
-            "2 files with the suffix .jpg in 1 folder: images are not read as videos; encode each folder as one video"
+            "2 files with the suffix .jpg in 1 folder: images are not read as videos; set image_rate under [study] to read "
+            "each folder of numbered images as one video"
         ),
     }
 
@@ -175,9 +178,9 @@ def test_discovery_without_videos_names_the_pattern_and_folder(tmp_path):
     with pytest.raises(UserError) as error:
         discovered(tmp_path)
     assert str(error.value) == (
-        f"No videos in {tmp_path}/videos: looked there and below for <class>/<clip> with .3gp, .avi, .flv, .m2ts, "
-        ".m4v, "
-        ".mkv, .mov, .mp4, .mpeg, .mpg, .mts, .ogv, .ts, .webm, .wmv, found 1 other file (readme.txt). Set "
+        f"No videos in {tmp_path}/videos: looked there and below for <class>/<clip> with .3gp, .asf, .avi, .flv, "
+        ".h264, .h265, .hevc, .m2ts, .m4v, .mjpeg, .mjpg, "
+        ".mkv, .mov, .mp4, .mpeg, .mpg, .mts, .mxf, .ogv, .ts, .vob, .webm, .wmv, found 1 other file (readme.txt). Set "
         "study.videos in "
         f"{tmp_path}/actionprep.toml to the folder of your videos."
     )

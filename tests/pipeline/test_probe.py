@@ -33,7 +33,9 @@ def test_variable_frame_times_and_the_start_come_from_the_container(tmp_path: Pa
 
 def test_a_stream_without_any_times_is_spread_evenly_and_says_so(videos: dict[str, Path]) -> None:
     facts = probe(videos["h264-bare.h264"])
-    assert facts.warnings == ("the container has no frame times: frames are placed evenly at 25 per second",)
+    assert facts.warnings == (
+        "the stream has no clock: 25 frames per second are assumed. Set raw_rate under [study] to the rate of the camera",
+    )
 
 
 def test_the_digest_is_of_the_bytes(videos: dict[str, Path], tmp_path: Path) -> None:

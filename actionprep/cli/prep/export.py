@@ -12,14 +12,17 @@ from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Text, Texts
 from actionprep.cli.prep.options import ViewsOption, opened_study
 from actionprep.cli.program import add_command, program
+from actionprep.datasets.poses.writers import WRITERS
 from actionprep.json_values import counted
 
 if TYPE_CHECKING:
-    from actionprep.api.export import Hdf5Export, NpzExport
+    from collections.abc import Callable
+
+    from actionprep.api.export import Hdf5Export, NpzExport, PosesExport
 
 app = program(
-    help="Write snippets, the store, annotations or predictions in formats of other programs.",
-    epilog="Train on the result with [bold]actiontrain fit FOLDER_OR_FILE[/].",
+    help="Write snippets, poses, tracks, annotations, predictions or the store in formats of other programs.",
+    epilog="Train on the result of npz and hdf5 with [bold]actiontrain fit FOLDER_OR_FILE[/].",
 )
 
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an export of other content.")]
@@ -86,6 +89,71 @@ def hdf5(
 
 add_command(app, npz, "Formats")
 add_command(app, hdf5, "Formats")
+
+
+def tapvid(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    video: Annotated[bool, typer.Option("--video", help="Add the stored frames of each clip.")] = False,
+    overwrite: OverwriteOption = False,
+    views: ViewsOption = None,
+    study: StudyOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write point tracks as TAP-Vid pickles, one file per view."""
+    from actionprep.api.export import export_tapvid
+
+    with output.progress_of_steps("exporting", "views", quiet=json) as step:
+        made = export_tapvid(
+            opened_study(study), folder, views=views, video=video, overwrite=overwrite,
+            progress=lambda done, total: step(total),
+        )  # fmt: skip
+    _print_poses(made, json)
+
+
+def _pose_command(format: str) -> Callable[..., None]:
+    """Return the command that writes poses in a format."""
+
+    def command(
+        folder: Annotated[Path, typer.Argument(help="Folder to write to.")],
+        overwrite: OverwriteOption = False,
+        views: ViewsOption = None,
+        study: StudyOption = None,
+        json: JsonOption = False,
+        debug: DebugOption = False,
+    ) -> None:
+        from actionprep.api.export import export_poses
+
+        with output.progress_of_steps("exporting", "views", quiet=json) as step:
+            made = export_poses(
+                opened_study(study), folder, format, views=views, overwrite=overwrite,
+                progress=lambda done, total: step(total),
+            )  # fmt: skip
+        _print_poses(made, json)
+
+    command.__name__ = format
+    command.__doc__ = f"Write poses as {WRITERS[format].title}."
+    return command
+
+
+for _format in WRITERS:
+    add_command(app, _pose_command(_format), "Poses and tracks")
+add_command(app, tapvid, "Poses and tracks")
+
+
+def _print_poses(made: PosesExport, json: bool) -> None:
+    if json:
+        output.print_json({**vars(made), "folder": str(made.folder)})
+        return
+    if made.without:
+        output.warn(f"{counted(made.without, 'view')} without points, or with clips without stored frames.")
+    done = "Wrote" if made.written else "Unchanged, the folder has the same content:"
+    output.note(
+        f"{done} {counted(made.files, 'file')} of {counted(made.views, 'view')}, "
+        f"{output.bytes_text(made.num_bytes)} in {made.folder}"
+    )
+    if made.reads:
+        output.print_next(f"actionprep import {made.reads} {shlex.quote(made.pattern)}", "reads these files")
 
 
 def _print_npz(made: NpzExport) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import DebugOption, JsonOption, Numbers, Real, Where, with_study
+from actionprep.cli.options import DebugOption, JsonOption, Numbers, Real, Text, Where, with_study
 from actionprep.cli.prep.build_output import report_joints_outside
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ def import_(
     labels: Annotated[
         Where, typer.Option(help="Text file with one class name per line, for classes that are numbers.")
     ] = None,
+    recording: Annotated[
+        Text, typer.Option(help="In a study of videos: the recording that the file is for. (default: all)")
+    ] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -54,6 +57,7 @@ def import_(
             image_size=image_size,
             fps=fps,
             labels=labels,
+            recording=recording,
             progress=lambda task, sofar: step(0, failures=len(sofar.quarantined)),
         )
     catalog, report = done.study.catalog, done.report

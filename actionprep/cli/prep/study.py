@@ -206,19 +206,48 @@ def formats(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List the layouts, annotation formats and pose formats that can be read, or print a list preset."""
-    from actionprep.api import list_formats
+    """List the formats that can be read and written, with an example line for each, or print a list preset."""
+    from actionprep.api import format_example, list_formats
 
     if preset is not None:
         from actionprep.datasets.annotation_formats.lists import preset_text
 
         output.print_text(preset_text(preset), end="")
         return
-    rows = list_formats()
+    rows = [(*row, format_example(*row[:2])) for row in list_formats()] + _exports()
     if json:
-        output.print_json([dict(zip(("kind", "name", "what"), row, strict=True)) for row in rows])
-    else:
-        output.print_table("Formats", ("kind", "name", "what"), rows)
+        output.print_json([dict(zip(("kind", "name", "what", "example"), row, strict=True)) for row in rows])
+        return
+    for kind, title in _FORMAT_TITLES.items():
+        cells = [(name, f"{what}\n{example}".strip()) for one, name, what, example in rows if one == kind]
+        output.print_table(title, ("name", "what it is, and an example"), cells, whole=("name",))
+        output.print_text("")
+
+
+_FORMAT_TITLES = {
+    "layout": "Layouts of videos",
+    "pattern": "File names of data sets",
+    "videos": "Videos",
+    "segments": "Annotations",
+    "poses": "Poses",
+    "masks": "Masks",
+    "cameras": "Cameras",
+    "export": "Exports",
+}
+"""Kinds of formats in the order of their list, and the title of each."""
+
+
+def _exports() -> list[tuple[str, str, str, str]]:
+    """Return a row for each command of `actionprep export`."""
+    from actionprep.cli.prep.export import app
+
+    rows = []
+    for command in app.registered_commands:
+        function = command.callback
+        name = command.name or getattr(function, "__name__", "").replace("_", "-")
+        what = (function.__doc__ or "").strip().split("\n")[0] if function is not None else ""
+        rows.append(("export", name, what, f"actionprep export {name} TARGET"))
+    return rows
 
 
 def demo(

@@ -56,4 +56,6 @@ def _names(path: Path) -> dict[str, str]:
 FORMAT = SegmentFormat(
     "charades", "Charades csv with a column actions", (".csv",), _recognizes, functools.partial(_read, None)
 )
-FORMAT = replace(FORMAT, with_classes=lambda path: replace(FORMAT, read=functools.partial(_read, path)))
+FORMAT = replace(
+    FORMAT, class_files=(_CLASSES,), with_classes=lambda path: replace(FORMAT, read=functools.partial(_read, path))
+)

@@ -144,6 +144,7 @@ def list_format(path: Path) -> SegmentFormat:
         (".csv", ".lst", ".txt"),
         functools.partial(_recognizes, preset),
         reader,
+        class_files=preset.classes,
         resembles=functools.partial(_resembles, preset),
     )
     return replace(format, with_classes=lambda classes: replace(format, read=functools.partial(_read, preset, classes)))

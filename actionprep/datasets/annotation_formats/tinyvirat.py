@@ -16,6 +16,8 @@ from actionprep.datasets.annotation_formats.class_names import ClassNames, find_
 from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat
 from actionprep.datasets.tables import read_text
 
+_CLASSES = "classes.txt"
+
 
 def _recognizes(path: Path, head: str) -> bool:
     return re.match(r'\s*\{\s*"tubes"\s*:', head) is not None
@@ -26,7 +28,7 @@ def _read(classes: Path | None, path: Path, columns: Mapping[str, str]) -> Itera
     tubes = document.get("tubes") if isinstance(document, dict) else None
     if not isinstance(tubes, list):
         raise ValueError("it must be an object with a list 'tubes'")
-    names = ClassNames.read(classes) if classes is not None else find_class_names(path, ("classes.txt",))
+    names = ClassNames.read(classes) if classes is not None else find_class_names(path, (_CLASSES,))
     known = None if names is None else set(names.by_number.values())
     match = re.search(r"(?:^|_)(train|val|test)(?:_|$)", path.stem)
     split = match[1] if match is not None else None
@@ -53,4 +55,6 @@ FORMAT = SegmentFormat(
     _recognizes,
     functools.partial(_read, None),
 )
-FORMAT = replace(FORMAT, with_classes=lambda path: replace(FORMAT, read=functools.partial(_read, path)))
+FORMAT = replace(
+    FORMAT, class_files=(_CLASSES,), with_classes=lambda path: replace(FORMAT, read=functools.partial(_read, path))
+)

@@ -11,6 +11,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ import numpy as np
 
 from actionprep.datasets.poses.formats.safe_npz import read_npy_header
 from actionprep.errors import InputError, UserError, explained_read_errors
+from actionprep.pipeline.mask_sources.annotated import AnnotatedMasks
+from actionprep.pipeline.mask_sources.rle import MOST_PIXELS
 from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource
 from actionprep.pipeline.opening import InputFile
 
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
 FRAME_SUFFIXES = (".png", ".npz", ".npy")
-MOST_PIXELS = 1 << 26
-"""Largest number of pixels of a mask. No video has larger frames, so a file that declares more is damaged or hostile."""
 
 
 class FileMasks(MaskSource):
@@ -42,9 +43,15 @@ class FileMasks(MaskSource):
     - one .npz or .npy: an array of shape (T, H, W)
     - a video: one frame per mask; pixels brighter than mid gray are foreground
     - one .png: the same mask for every frame, for example of the workplace
+    - one .json: COCO run-length encoding by frame, as SAM 2, SA-V and COCO annotations have it
+    - one .xml: CVAT for images or for video 1.1, with masks or polygons
 
     Integers in images and arrays are object ids, and 0 is background; `ids` selects some of them. In a color image
-    without a palette, the id of a pixel is red + 256 green + 65536 blue, as DEVA and COCO write ids above 255.
+    without a palette, the id of a pixel is red + 256 green + 65536 blue, as DEVA and COCO write ids above 255. If all
+    its colors are of the palette of DAVIS and PASCAL VOC, the indices in that palette are ids as well.
+
+    In a .json file, ids are those of masklets or objects, or of categories where objects have none. In CVAT files, they
+    are ids of tracks, or numbers of labels from 1 on.
     """
 
     def __init__(self, settings: MasksSettings, source: ViewSource, done: Mapping[str, ItemReader]) -> None:
@@ -272,6 +279,10 @@ class _MaskVideo(_Masks):
         self._input.close()
 
 
+class _Annotated(AnnotatedMasks, _Masks):
+    """The masks of an annotation file."""
+
+
 class _Constant(_Masks):
     """One mask for every frame."""
 
@@ -403,8 +414,11 @@ def _open(settings: MasksSettings, source: ViewSource) -> _Masks:
         return _Constant(location, settings)
     if suffix in (".npz", ".npy"):
         return _Stacked(location, settings)
+    if suffix in (".json", ".xml"):
+        return _Annotated(location, settings, source.num_frames)
     raise UserError(
-        f"Masks cannot be read from {location}: expected .png, .npz, .npy or a video ({', '.join(VIDEO_SUFFIXES)})."
+        f"Masks cannot be read from {location}: expected .png, .npz, .npy, .json, .xml or a video "
+        f"({', '.join(VIDEO_SUFFIXES)})."
     )
 
 
@@ -428,7 +442,27 @@ def read_mask_png(file: Path) -> np.ndarray:
 
 
 def _foreground(values: np.ndarray, settings: MasksSettings) -> np.ndarray:
-    return np.isin(values, settings.ids) if settings.ids else values != 0
+    if not settings.ids:
+        return np.asarray(values != 0)
+    wanted = list(settings.ids)
+    if values.dtype == np.uint32 and (present := set(np.unique(values).tolist())) <= set(_palette()):
+        wanted += [color for color in present if _palette()[color] in settings.ids]
+    return np.isin(values, wanted)
+
+
+@cache
+def _palette() -> dict[int, int]:
+    """Return the index of each color of the PASCAL VOC palette, which DAVIS uses; colors as red + 256 green + ….
+
+    Bits 0, 1 and 2 of the index are the highest bits of red, green and blue, and the next three bits the ones below.
+    """
+    colors: dict[int, int] = {}
+    for index in range(256):
+        channels = [
+            sum(((index >> (3 * level + channel)) & 1) << (7 - level) for level in range(3)) for channel in range(3)
+        ]
+        colors.setdefault(channels[0] + 256 * channels[1] + 65536 * channels[2], index)
+    return colors
 
 
 def _size(shape: tuple[int, ...]) -> str:

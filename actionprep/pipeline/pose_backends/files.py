@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -87,6 +87,58 @@ def imported_poses(
     if not size_known and _in_corner(poses):
         facts["num_frames_in_corner"] = poses.num_frames
     return poses, facts
+
+
+def recordings_named_by_files(
+    sources: Sequence[ViewSource], files: str, *, format: str = "auto", skeleton: str = "", coordinates: str = ""
+) -> tuple[str, ...]:
+    """Check that no recording of a pose file would be used for several views.
+
+    Only files that several views share are read.
+
+    Args:
+        sources: The views.
+        files: Pattern with {recording} and {view}.
+        format: Name of the format, or auto.
+        skeleton: Layout of the joints, for files that do not name it.
+        coordinates: Coordinates to read, for formats with several.
+
+    Returns:
+        Recordings that have poses, if a shared file has one recording and names it; empty for all recordings.
+
+    Raises:
+        UserError: If a file has one recording and does not name which of the views it is for.
+    """
+    views: dict[Path, list[ViewSource]] = {}
+    for source in sources:
+        views.setdefault(_path_of(source, files), []).append(source)
+    shared = {path: group for path, group in views.items() if len(group) > 1 and path.exists()}
+    named: list[str] = [group[0].recording for path, group in views.items() if path not in shared]
+    for path, group in shared.items():
+        _, kind, options, _ = _reading_of(group[0], files, format, skeleton, coordinates)
+        try:
+            heads = _read(str(path), kind, canonical_json(options), _newest(path)).heads
+        except InputError:  # the build reports a damaged file for each of its views
+            return ()
+        if len(heads) != 1:
+            named += [source.recording for source in group]
+            continue
+        [(recording, view)] = heads.values()
+        recordings = {source.recording for source in group}
+        own = [
+            source
+            for source in group
+            if view in (None, source.view) and (len(recordings) == 1 or source.recording in (recording, path.stem))
+        ]
+        if len(own) != 1:
+            raise UserError(
+                f"{path} has poses of one recording, '{recording}', and {len(own) or len(group)} views of this study "
+                f"would get them. Name the recording with --recording, or put {{recording}} and {{view}} into the "
+                "path, such as 'poses/{recording}/{view}.csv'."
+            )
+        named.append(own[0].recording)
+    names = tuple(dict.fromkeys(named))
+    return () if len(names) == len({source.recording for source in sources}) else names
 
 
 EVENTS_OF_FILES: Mapping[str, str] = MappingProxyType(

@@ -257,9 +257,9 @@ def test_formats_prints_a_preset() -> None:
 
 def test_init_reports_files_that_are_not_used(tmp_path: Path) -> None:
     fake_cameras(tmp_path / "videos/walk")
-    (tmp_path / "videos/walk/a.h264").touch()
+    (tmp_path / "videos/walk/a.r3d").touch()
     assert (
-        "file not used: videos/walk/a.h264: 1 file with the suffix .h264, which is not read as a video"
+        "file not used: videos/walk/a.r3d: 1 file with the suffix .r3d, which is not read as a video"
         in init(tmp_path).stdout
     )
 

@@ -82,6 +82,14 @@ _add(
     in_pixels=True,
 )
 _add("sleap", "SLEAP labels (.slp), analysis HDF5 or csv", options=_JOINTS, one_file=True, in_pixels=True)
+_add(
+    "netcdf",
+    "netCDF poses of movement",
+    options=_JOINTS,
+    one_file=True,
+    one_recording=True,
+)
+_add("nwb", "NWB with ndx-pose", options=_JOINTS, one_file=True, in_pixels=True)
 _add("mmpose", "MMPose 1.x JSON of the inferencer or a demo", options=_JOINTS, one_file=True, one_recording=True)
 _add(
     "mediapipe",
@@ -186,9 +194,10 @@ def detect_format(path: str | Path) -> str | None:
         head = _head(path)
         # The joints of COCO are one flat list, those of MMPose are points.
         points = re.search(r'"(instances|instance_info|meta_info|keypoint_scores)"|"keypoints"\s*:\s*\[\s*\[', head)
-        return "openpose" if '"people"' in head else "mmpose" if points else "coco"
-    if suffix in (".h5", ".hdf5", ".slp"):
-        return "sleap" if suffix == ".slp" or _is_sleap(path) else "deeplabcut"
+        lists = re.search(r'"(images|annotations|categories)"\s*:\s*\[', head)
+        return "openpose" if '"people"' in head else "mmpose" if points and not lists else "coco"
+    if suffix in (".h5", ".hdf5", ".slp", ".nc", ".nwb"):
+        return {".slp": "sleap", ".nc": "netcdf", ".nwb": "nwb"}.get(suffix) or _h5_format(path)
     if suffix == ".npz":
         return npz_format(path)
     if suffix == ".csv":
@@ -210,11 +219,13 @@ def _csv_format(header: str) -> str:
     return "mediapipe" if landmarks or numbered else "pose-csv"
 
 
-def _is_sleap(path: Path) -> bool:
+def _h5_format(path: Path) -> str:
     from actionprep.datasets.poses.formats.safe_h5 import open_h5
 
     with open_h5(path) as file:
-        return "node_names" in file or "pred_points" in file
+        if "node_names" in file or "pred_points" in file:
+            return "sleap"
+        return "jabs" if "poseest" in file else "netcdf" if "position" in file else "deeplabcut"
 
 
 def _detect_folder(path: Path) -> str | None:

@@ -41,8 +41,8 @@ def read_coco(
     one recording if their numbers are dense and their sizes equal. Others are recordings by themselves.
 
     COCO-WholeBody's foot, face and hand points are appended to the body. In annotations the third number of a joint is
-    a flag: 0 is missing, 1 and 2 become score 1. In results it is the score. The number of a person is `track_id`, or
-    `idx` of AlphaPose if no frame has it twice.
+    a flag: 0 is missing, 1 and 2 become score 1, or the score in `keypoint_scores`. In results it is the score. The
+    number of a person is `track_id`, or `idx` of AlphaPose if no frame has it twice.
 
     Args:
         path: The JSON file.
@@ -299,6 +299,11 @@ def _person(annotation: dict[str, Any], joints: int, flags: bool, path: Path) ->
         )
     with np.errstate(over="ignore"):  # what is too large for single precision is infinite, and so missing
         person = values.astype(np.float32).reshape(joints, 3)
-    if flags:
+    if flags and "keypoint_scores" in annotation:
+        scores = numbers(annotation["keypoint_scores"], "'keypoint_scores'", str(path)).reshape(-1)
+        if len(scores) != joints:
+            raise InputError(f"'keypoint_scores' in {path} has {len(scores)} values; expected {joints}.")
+        person[:, 2] = np.where(person[:, 2] > 0, scores.clip(0), 0)
+    elif flags:
         person[:, 2] = person[:, 2] > 0
     return person

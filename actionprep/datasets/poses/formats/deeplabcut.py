@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from actionprep.datasets.poses.formats.content import Damaged, check_span, going_on
 from actionprep.datasets.poses.formats.safe_h5 import H5, open_h5
 from actionprep.datasets.poses.formats.safe_pickle import load_pickle_bytes
+from actionprep.datasets.poses.individuals import track_id_array
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeletons import layout_of_names
 from actionprep.datasets.poses.skeletons import skeleton as layout_of
@@ -119,7 +120,7 @@ def _item(
         points,
         score,
         skeleton=skeleton or layout.name,
-        track_id=np.where((np.nan_to_num(score) > 0).any(-1), np.arange(len(individuals)), -1),
+        track_id=track_id_array(individuals, score),
         image_size=image_size,
         frame_index=numbers,
         where=f"'{recording}' in {path}",

@@ -20,11 +20,16 @@ from actionprep.datasets.poses.formats.content import NAME_LAYOUT, Damaged, goin
 from actionprep.datasets.poses.formats.ntu import subject_of
 from actionprep.datasets.poses.formats.safe_pickle import in_memory, load_pickle
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
+from actionprep.datasets.poses.skeletons import layout_of_names
+from actionprep.datasets.poses.skeletons import skeleton as layout_of
 from actionprep.errors import InputError, UserError
 
 _2D = {17: "coco17", 18: "coco18", 25: "body25", 133: "coco_wholebody", 15: "jhmdb15"}
 _3D = {25: "ntu25", 20: "kinect20", 17: "h36m17"}
-_KNOWN = ("frame_dir", "filename", "total_frames", "label", "keypoint", "keypoint_score", "img_shape", "original_shape")
+_KNOWN = (
+    "frame_dir", "filename", "total_frames", "label", "keypoint", "keypoint_score", "img_shape", "original_shape",
+    "joints",
+)  # fmt: skip
 
 
 def read_pyskl(
@@ -160,7 +165,8 @@ def _item(
     total = annotation.get("total_frames")
     if total is not None and whole(total, "'total_frames'", where) != keypoint.shape[1]:
         raise InputError(f"{where} has total_frames {total}, but its keypoints have {keypoint.shape[1]} frames.")
-    layout = skeleton or (_3D if keypoint.shape[3] == 3 else _2D).get(keypoint.shape[2])
+    layout = skeleton or _named_layout(annotation, keypoint.shape[3], where)
+    layout = layout or (_3D if keypoint.shape[3] == 3 else _2D).get(keypoint.shape[2])
     if layout is None:
         raise UserError(
             f"{where} has {keypoint.shape[2]} joints in {keypoint.shape[3]}D, which is no known layout. Name it "
@@ -193,6 +199,16 @@ def _item(
     )
 
 
+def _named_layout(annotation: dict[str, Any], dimensions: int, where: str) -> str | None:
+    """The layout of the names in `joints`, which `write_pyskl` adds where the number of joints would mislead."""
+    joints = annotation.get("joints")
+    if joints is None:
+        return None
+    if not isinstance(joints, list) or not joints or not all(isinstance(joint, str) for joint in joints):
+        raise InputError(f"'joints' of {where} must be a list of names.")
+    return layout_of_names(joints, name=f"pyskl{dimensions}d", source=where).name
+
+
 def write_pyskl(
     path: str | Path, items: Iterable[PoseItem], *, half: bool = False, labels: Sequence[str] | None = None
 ) -> int:
@@ -218,6 +234,9 @@ def write_pyskl(
         }
         if poses.dimensions == 2:
             entry["keypoint_score"] = score.astype(kind)
+        usual = (_3D if poses.dimensions == 3 else _2D).get(poses.num_joints)
+        if layout_of(poses.skeleton).joints != (layout_of(usual).joints if usual else ()):
+            entry["joints"] = list(layout_of(poses.skeleton).joints)
         if poses.image_size is not None:
             entry["img_shape"] = entry["original_shape"] = poses.image_size
         annotations.append(entry)

@@ -78,6 +78,29 @@ class H5:
             )
         return np.asarray(array[()])
 
+    def target(self, name: str) -> str:
+        """Return the name that a link within the file leads to; of an array or group, its own name.
+
+        Raises:
+            InputError: If the link leads to another file.
+        """
+        import h5py
+
+        parent, _, last = name.strip("/").rpartition("/")
+        group = self._existing(parent or "/")
+        link = group.get(last, getlink=True) if isinstance(group, h5py.Group) else None
+        if isinstance(link, h5py.SoftLink):
+            path = str(link.path)
+            return path.strip("/") if path.startswith("/") else f"{parent}/{path}"
+        if isinstance(link, h5py.ExternalLink):
+            raise InputError(f"'{name}' in {self.path} is a link to another file, which is not followed.")
+        return name
+
+    def dimensions(self, name: str) -> tuple[str, ...]:
+        """Return the names of the dimensions of an array; "" for those without a dimension scale."""
+        scales = self._existing(name).dims
+        return tuple(str(scale[0].name).rpartition("/")[2] if len(scale) else "" for scale in scales)
+
     def texts(self, name: str) -> list[str]:
         """Read a list of texts."""
         values = np.atleast_1d(self.read(name)).reshape(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from actionprep.datasets.poses.formats.content import Damaged, check_span, going_on, numbers, whole_numbers
 from actionprep.datasets.poses.formats.safe_h5 import H5, open_h5
+from actionprep.datasets.poses.individuals import track_ids
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeletons import layout_of_names
 from actionprep.datasets.poses.skeletons import skeleton as layout_of
@@ -149,6 +150,7 @@ def _labels(
         links = [
             (ids.index(int(link["source"])), ids.index(int(link["target"])))
             for link in metadata["skeletons"][0].get("links", [])
+            if _is_limb(link)
         ]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"The skeleton in {file.path} cannot be read: {type(error).__name__}: {error}.") from None
@@ -156,14 +158,40 @@ def _labels(
     frames, instances = file.read("frames"), file.read("instances")
     points, predicted = file.read("points"), file.read("pred_points")
     shift = 0.0 if version >= _CENTERED_FROM else 0.5
+    names = _track_names(file)
+    ids = track_ids(names)
     videos = file.texts("videos_json") if "videos_json" in file else []
     for video in sorted(set(frames["video"].tolist())):
         recording = _video_name(videos, video, file.path)
         with going_on(recording, damaged):
             rows = frames[frames["video"] == video]
             yield _video(
-                rows, instances, points, predicted, shift, layout, len(nodes), recording, image_size, file.path
+                rows, instances, points, predicted, shift, layout, len(nodes), ids, recording, image_size, file.path
             )
+
+
+def _is_limb(link: Mapping[str, Any]) -> bool:
+    """Whether a link is a limb (type 1); a pair of mirrored nodes has type 2.
+
+    The first link of a type has its number in `py/reduce`, as jsonpickle writes it. Later ones refer to it by `py/id`.
+    """
+    kind = link.get("type")
+    if not isinstance(kind, dict):
+        return True
+    if "py/reduce" in kind:
+        return bool(kind["py/reduce"][1]["py/tuple"][0] == 1)
+    return bool(kind.get("py/id", 1) == 1)
+
+
+def _track_names(file: H5) -> list[str]:
+    """Names of the tracks; SLEAP stores each as a list of its first frame and its name."""
+    names: list[str] = []
+    for text in file.texts("tracks_json") if "tracks_json" in file else []:
+        try:
+            names.append(str(json.loads(text)[1]))
+        except (IndexError, KeyError, TypeError, ValueError):
+            return []
+    return names
 
 
 def _video_name(videos: list[str], number: int, path: Path) -> str:
@@ -185,6 +213,7 @@ def _video(
     shift: float,
     layout: str,
     num_nodes: int,
+    ids: Sequence[int],
     recording: str,
     image_size: Sequence[int] | None,
     path: Path,
@@ -218,7 +247,7 @@ def _video(
     for at, frame_people in enumerate(people):
         for slot, (number, joints) in enumerate(frame_people):
             rows[at, slot] = joints
-            track[at, slot] = number
+            track[at, slot] = ids[number] if 0 <= number < len(ids) else number
     xy = rows[..., :2] - shift
     score = np.where(np.isfinite(xy).all(-1), np.nan_to_num(rows[..., 2]), 0)
     track[~(score > 0).any(-1)] = -1

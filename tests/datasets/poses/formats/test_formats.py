@@ -19,7 +19,7 @@ COCO = skeleton("coco17").joints
 
 
 def test_every_format_has_a_reader():
-    assert [callable(one.read) for one in FORMATS.values()] == [True] * 13
+    assert [callable(one.read) for one in FORMATS.values()] == [True] * 15
 
 
 def test_read_poses_suggests_the_nearest_format(tmp_path):

@@ -1,16 +1,21 @@
-"""Write snippets and stores in formats of other programs: npz folders and HDF5."""
+"""Write snippets as npz files, in a folder for each part and class."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actionprep.api.export._targets import (
+    Progress,
+    check_target,
+    chosen_views,
+    delete,
+    exported,
+    move_into_place,
+    write_json,
+)
 from actionprep.errors import UserError, explained_disk_errors, name_list
 
 if TYPE_CHECKING:
@@ -21,9 +26,6 @@ if TYPE_CHECKING:
     from actionprep.datasets.store.reader import ItemReader
     from actionprep.datasets.store.zarr_store import ItemKey, Store
     from actionprep.training.inputs._frame_spans import FrameSource, Spans
-
-Progress = Callable[[int, int], None]
-"""Function that is called with the numbers of finished and of all files or items."""
 
 _FORMAT = "actionprep npz snippets 1"
 
@@ -54,23 +56,6 @@ class NpzExport:
     unused: int
     without_frames: int
     without_keypoints: int
-    num_bytes: int
-
-
-@dataclass(frozen=True)
-class Hdf5Export:
-    """What `export_hdf5` wrote.
-
-    Attributes:
-        path: The file.
-        items: Number of items by product.
-        written: False if the file was there already, with the same content.
-        num_bytes: Size of the file.
-    """
-
-    path: Path
-    items: dict[str, int]
-    written: bool
     num_bytes: int
 
 
@@ -128,130 +113,20 @@ def export_npz(
         sample_rate=sample_rate,
         threshold=float(label_settings.get("threshold", 0.0)),
     )
-    before = _exported(target)
+    before = exported(target, _FORMAT)
     if before is not None and before.get("request") == job.request:
         return job.report(target, written=0, counts=before["counts"])
-    if os.path.lexists(target) and (before is None or not overwrite):
-        what = "an export of other snippets or settings" if before is not None else "no export of actionprep"
-        raise UserError(
-            f"{target} exists and is {what}. "
-            + ("Replace it with --overwrite, or choose" if before is not None else "Choose")
-            + " another folder or --name."
-        )
+    check_target(target, before, overwrite=overwrite, instead=" or --name")
     draft = target.with_name(f".{target.name}.partial")
     with explained_disk_errors(target):
-        if draft.is_symlink() or (draft.exists() and (_exported(draft) or {}).get("request") != job.request):
-            _delete(draft)
+        if draft.is_symlink() or (draft.exists() and (exported(draft, _FORMAT) or {}).get("request") != job.request):
+            delete(draft)
         draft.mkdir(parents=True, exist_ok=True)
-        _write_json(draft / EXPORT, job.facts({}))
+        write_json(draft / EXPORT, job.facts({}))
         counts = job.write(draft, progress)
-        _write_json(draft / EXPORT, job.facts(counts))
-        if before is not None:
-            old = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-            target.rename(old)
-            draft.rename(target)
-            _delete(old)
-        else:
-            draft.rename(target)
+        write_json(draft / EXPORT, job.facts(counts))
+        move_into_place(draft, target)
     return job.report(target, written=counts["files"] - counts["kept"], counts=counts)
-
-
-def export_hdf5(
-    store: Store | str | Path,
-    path: str | Path,
-    *,
-    products: Sequence[str] | None = None,
-    views: Sequence[str | int] | None = None,
-    compress: bool = False,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Hdf5Export:
-    """Write the items of a store to one HDF5 file, with the groups, arrays and attributes of the store.
-
-    Args:
-        store: Store to read.
-        path: File to write. It appears when it is complete.
-        products: Products to write; None: all that training reads, with snippets and splits.
-        views: Views by name or number; None: all.
-        compress: Compress the arrays with gzip, without loss.
-        overwrite: Replace a file with other content.
-        progress: Called after each item.
-
-    Returns:
-        The counts. A file with the same items stays as it is.
-
-    Raises:
-        UserError: If a product or view is missing, or if the file exists with other content.
-    """
-    from actionprep.datasets.store.hdf5_store import write_hdf5
-    from actionprep.datasets.store.opening import open_store
-
-    store, path = open_store(store).snapshot(), Path(path)
-    keys = _chosen_items(store, products, views)
-    counts: dict[str, int] = {}
-    for key in keys:
-        counts[key.product] = counts.get(key.product, 0) + 1
-    if os.path.lexists(path):
-        if _has_items(path, store, keys):
-            return Hdf5Export(path, counts, False, path.stat().st_size)
-        if not overwrite or path.is_dir():
-            raise UserError(
-                f"{path} exists, and is {'a folder' if path.is_dir() else 'not an export of the same items'}. "
-                f"{'' if path.is_dir() else 'Replace it with --overwrite, or '}{'C' if path.is_dir() else 'c'}hoose another "
-                "name."
-            )
-    return Hdf5Export(path, counts, True, write_hdf5(path, store, keys, compress=compress, progress=progress))
-
-
-def _chosen_items(store: Store, products: Sequence[str] | None, views: Sequence[str | int] | None) -> list[ItemKey]:
-    from actionprep.errors import nearest
-    from actionprep.training.inputs.base import INPUTS
-
-    available = store.products()
-    for product in products or ():
-        if product not in available:
-            raise UserError(
-                f"The store {store.url} has no product '{product}'.{nearest(product, available)} Available products: "
-                f"{', '.join(available) or 'none'}."
-            )
-    wanted = list(products or [one for one in available if one in (*INPUTS, "snippets", "split")])
-    keys = store.items("+".join(wanted)) if wanted else []
-    if not keys:
-        raise UserError(
-            f"The store {store.url} has nothing that training reads. Available products: {', '.join(available) or 'none'}. "
-            "Name some with --products, or run 'actionprep build'."
-        )
-    chosen = _views(store, {key.view for key in keys if key.view}, views)
-    return [key for key in keys if not key.view or key.view in chosen]
-
-
-def _views(store: Store, available: set[str], views: Sequence[str | int] | None) -> tuple[str, ...]:
-    from actionprep.datasets.natural_order import natural_key
-    from actionprep.datasets.view_ids import views_of_ids
-    from actionprep.errors import nearest
-
-    names = sorted(available, key=natural_key)
-    if not views:
-        return tuple(names)
-
-    def no_view(id: str) -> str:
-        return f"No view '{id}' in {store.url}.{nearest(id, names)} Available views: {', '.join(names) or 'none'}."
-
-    return tuple(views_of_ids(views, names, no_view=no_view))
-
-
-def _has_items(path: Path, store: Store, keys: Sequence[ItemKey]) -> bool:
-    """Whether a file has the same items."""
-    from actionprep.datasets.store.opening import open_store
-    from actionprep.errors import ActionprepError
-
-    try:
-        other = open_store(path)
-        return other.items() == list(keys) and all(
-            (other.metadata(key) or {})["digest"] == (store.metadata(key) or {})["digest"] for key in keys
-        )
-    except ActionprepError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -301,7 +176,7 @@ class _NpzJob:
             )
         parts = choose_parts(store, table, SplitChoice(stored=split))
         product = _frames_product(store, product)
-        names = _views(store, {key.view for key in store.items(product)}, views)
+        names = chosen_views(store, {key.view for key in store.items(product)}, views)
         array = "rgb" if product == "frames" else _largest(store, product)
         sources = {}
         for code in np.unique(table.recording).tolist():
@@ -475,30 +350,3 @@ def _largest(store: Store, product: str) -> str:
     key = store.items(product)[0]
     sizes: dict[str, list[int]] = store.item(key.product, key.recording, key.view).attributes["sizes"]
     return max(sizes, key=lambda name: sizes[name])
-
-
-def _exported(folder: Path) -> dict[str, Any] | None:
-    """Contents of the export.json of a folder that `export_npz` made, else None."""
-    from actionprep.datasets.npz_snippets import EXPORT
-
-    try:
-        facts = json.loads((folder / EXPORT).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return facts if isinstance(facts, dict) and facts.get("format") == _FORMAT else None
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    from actionprep.datasets.paths import no_link
-
-    draft = no_link(path.with_name(f".{path.name}.partial"))
-    draft.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    os.replace(draft, path)
-
-
-def _delete(folder: Path) -> None:
-    """Delete a folder that an export made; of a link, the link."""
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-    else:
-        shutil.rmtree(folder)

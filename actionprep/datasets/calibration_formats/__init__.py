@@ -1,0 +1,1 @@
+"""Formats of calibration files, one file per family."""
