@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from actionprep.cli import output
@@ -31,6 +30,8 @@ def pose3d(
     debug: DebugOption = False,
 ) -> None:
     """Triangulate the stored poses of calibrated views, with reprojection errors."""
+    import numpy as np
+
     from actionprep.api import pose3d as api
 
     opened = opened_study(study)
