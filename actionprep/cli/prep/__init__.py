@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from actionprep.cli.prep import bouts, build, evaluate, export, export_annotations, import_poses, store, study, sync
+from actionprep.cli.prep import (
+    bouts,
+    build,
+    evaluate,
+    export,
+    export_annotations,
+    import_poses,
+    pose3d,
+    store,
+    study,
+    sync,
+)
 from actionprep.cli.prep import show as drawing
 from actionprep.cli.prep.stages import StageGroup
 from actionprep.cli.program import add_command, program
@@ -20,6 +31,7 @@ add_command(app, study.init, STUDY)
 add_command(app, study.scan, STUDY)
 add_command(app, import_poses.import_, STUDY, name="import")
 add_command(app, sync.sync, STUDY)
+add_command(app, pose3d.pose3d, STUDY)
 add_command(app, study.config, STUDY)
 # StageGroup inserts the stages here, before "plan".
 add_command(app, build.plan, BUILD)
