@@ -388,12 +388,12 @@ def test_vtrace_names_the_video_by_its_file(tmp_path: Path) -> None:
             ("video_test_25fps_180s.mp4", 1.8, 8.125, "s", ""),
             ("video_test_25fps_360s.mp4", 317.39, 320.365, "s", "subject2"),
         ),
-        ("cvat/for_video_annotations.xml", None, ("v1", 10, 13, "II", ""), None),
+        ("cvat/for_video_annotations.xml", None, ("t.mp4", 10, 13, "II", ""), None),
         (
             "label_studio/test_timeline_labels_1.json",
             2,
-            ("tests/opossum_snow_short.mp4", 0, 10, "Car", "videoLabels"),
-            ("tests/opossum_snow_short.mp4", 4, 15, "croquet_ball", "videoLabels"),
+            ("tests/opossum_snow_short.mp4", 0.0, 0.4, "Car", "videoLabels"),
+            ("tests/opossum_snow_short.mp4", 0.16, 0.6, "croquet_ball", "videoLabels"),
         ),
         ("via/via3_project_video.json", 8, ("Alioli.ogv.480p.vp9.webm", 2.0, 6.5, "1. break egg", "Activity"), None),
         ("datavyu/parenthands__dyad1.csv", None, ("dyad1", 96.019, 148.073, "parenthands", "parenthands"), None),
@@ -462,3 +462,25 @@ def test_mutated_files_give_our_errors_only(tmp_path: Path, format: str) -> None
         except UserError:
             continue
         assert all(isinstance(row, (AnnotatedRow, RowError)) for row in rows)
+
+
+def test_boris_time_offset_is_taken_away(tmp_path: Path) -> None:
+    project = json.loads(json.dumps(PROJECT))
+    project["observations"]["live"]["time offset"] = 0.75
+    assert ("live", 0.25, 1.25, "run", "") in short(read_annotations(write(tmp_path, "s.boris", project)))
+    table = "Observation id,Time offset (s),Subject,Behavior,Behavior type,Start (s),Stop (s),Media file name\n"
+    rows = read_annotations(write(tmp_path, "s.csv", f"{table}o,0.5,,run,STATE,1.5,2.5,a.mp4\n"))
+    assert short(rows) == [("a.mp4", 1.0, 2.0, "run", "")]
+
+
+@pytest.mark.parametrize("name", ["s.xml", "s.eaf"])
+def test_xml_entities_are_refused(tmp_path: Path, name: str) -> None:
+    kind = "cvat" if name == "s.xml" else "elan"
+    text = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY e "boom">]><annotations><track label="&e;"/></annotations>'
+    with pytest.raises(UserError, match="it declares a document type"):
+        read_annotations(write(tmp_path, name, text), format=kind)
+
+
+def test_cvat_source_beside_the_task(tmp_path: Path) -> None:
+    text = CVAT.replace("<source>a.mp4</source></task>", "</task><source>b.mp4</source>")
+    assert short(read_annotations(write(tmp_path, "s.xml", text)))[0] == ("b.mp4", 0, 9, "person", "")

@@ -1,8 +1,9 @@
 """Read projects of BORIS (.boris, json): the events of all observations.
 
-Times are seconds from the start of the first media file of player 1. The files of a player play one after the other; each
-segment belongs to the file in which it begins. Other players show the same time with their offset. Two state events of
-the same behavior, subject and modifiers are the start and the stop of a segment. The subject is the layer.
+Times are seconds from the start of the first media file of player 1, plus the time offset of the observation. The files
+of a player play one after the other; each segment belongs to the file in which it begins. Other players show the same
+time with their offset. Two state events of the same behavior, subject and modifiers are the start and the stop of a
+segment. The subject is the layer.
 """
 
 from __future__ import annotations
@@ -78,9 +79,11 @@ def _observation(
     name: str, observation: Mapping[str, Any], states: Mapping[str, bool], *, modifiers: bool
 ) -> Iterator[AnnotatedRow | RowError]:
     media = _media(name, observation)
+    # BORIS adds the offset of an observation to the times of its events.
+    shift = float(observation.get("time offset") or 0.0)
     is_paired: dict[tuple[str, str, str], float] = {}
     for event in sorted(observation["events"], key=lambda one: float(one[0])):
-        time, subject, code = float(event[0]), str(event[1]), str(event[2])
+        time, subject, code = float(event[0]) - shift, str(event[1]), str(event[2])
         details = str(event[3]) if len(event) > 3 else ""
         if code not in states:
             yield RowError(f"observation '{name}' has '{code}' at {time:g} s, which the project does not define")

@@ -18,6 +18,7 @@ from actionprep.datasets.annotations import AnnotatedRow, JoinedFiles, RowError,
 
 _MEDIA = ("Media file name", "Media file path", "Media file")
 _ID = "Observation id"
+_OFFSET = "Time offset (s)"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class _Event:
     line: int
     cells: Mapping[str, str]
     observation: str
+
+    @property
+    def time_offset(self) -> float:
+        """Seconds that BORIS added to all times of the observation."""
+        return parse_time(self.cells[_OFFSET]) if self.cells.get(_OFFSET) else 0.0
 
     @property
     def file(self) -> str:
@@ -62,10 +68,11 @@ def _read(path: Path, *, modifiers: bool) -> Iterator[AnnotatedRow | RowError]:
         )
     header = rows[at][1]
     above = next((cells[1] for _, cells in rows[:at] if cells[:1] == [_ID] and len(cells) > 1), "")
+    shift = next((cells[1] for _, cells in rows[:at] if cells[:1] == [_OFFSET] and len(cells) > 1), "")
     events = []
     for line, cells in rows[at + 1 :]:
         named = dict(zip(header, cells, strict=False))
-        events.append(_Event(line, named, named.get(_ID) or above or path.stem))
+        events.append(_Event(line, {_OFFSET: shift, **named}, named.get(_ID) or above or path.stem))
     files: dict[str, list[str]] = defaultdict(list)
     for event in events:
         if event.file and event.file not in files[event.observation]:
@@ -81,9 +88,9 @@ def _aggregated(
 ) -> Iterator[AnnotatedRow | RowError]:
     for event in events:
         try:
-            onset = parse_time(event.cells["Start (s)"])
+            onset = parse_time(event.cells["Start (s)"]) - event.time_offset
             is_point = event.cells.get("Behavior type", "").upper().startswith("POINT")
-            offset = onset if is_point else parse_time(event.cells["Stop (s)"])
+            offset = onset if is_point else parse_time(event.cells["Stop (s)"]) - event.time_offset
             yield _row(event, onset, offset, files, modifiers=modifiers, is_point=is_point)
         except (KeyError, ValueError) as error:
             yield _damaged(event, error)
@@ -95,7 +102,7 @@ def _tabular(
     open_events: dict[tuple[str, ...], tuple[float, _Event]] = {}
     for event in events:
         try:
-            time = parse_time(event.cells["Time"])
+            time = parse_time(event.cells["Time"]) - event.time_offset
             status = (event.cells.get("Status") or event.cells.get("Behavior type") or "").upper()
             key = (event.observation, event.cells.get("Subject", ""), event.cells["Behavior"], *_modifiers(event))
             if status.startswith("START"):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from actionprep.datasets.annotation_formats.safe_xml import parse_xml
 from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat
 
 
@@ -34,16 +35,16 @@ def _recognizes(path: Path, head: str) -> bool:
 
 
 def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
-    try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise ValueError(f"its XML is broken: {error}") from None
+    root = parse_xml(path)
     if root.tag != "annotations":
         raise ValueError(f"its root is <{root.tag}>, not <annotations>")
     if root.find("./image") is not None and root.find("./track") is None:
         raise ValueError("it is 'CVAT for images', which has no tracks; export 'CVAT for video 1.1' instead")
-    tasks = {task.findtext("id", ""): _task(task, path) for task in root.iterfind("./meta//task")}
-    only = next(iter(tasks.values()), None) or _task(root.find("./meta/job") or root, path)
+    parts = [*root.iterfind("./meta//task"), *root.iterfind("./meta/job")]
+    # An export of one task or job has the name of the video beside it.
+    source = root.findtext("./meta/source") if len(parts) == 1 else None
+    tasks = {part.findtext("id", ""): _task(part, path, source) for part in parts}
+    only = next(iter(tasks.values()), None) or _Task(source or path.stem, path.stem, 1)
     for track in root.iterfind("./track"):
         id = track.get("id", "?")
         try:
@@ -52,10 +53,10 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
             yield RowError(f"track {id} is damaged: {error}")
 
 
-def _task(task: ElementTree.Element, path: Path) -> _Task:
+def _task(task: ElementTree.Element, path: Path, source: str | None) -> _Task:
     name = task.findtext("name") or path.stem
     step = (task.findtext("frame_filter") or "").partition("step=")[2]
-    return _Task(task.findtext("source") or name, name, max(int(step), 1) if step.isdecimal() else 1)
+    return _Task(task.findtext("source") or source or name, name, max(int(step), 1) if step.isdecimal() else 1)
 
 
 def _track(track: ElementTree.Element, task: _Task) -> Iterator[AnnotatedRow]:

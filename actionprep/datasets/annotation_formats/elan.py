@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from actionprep.datasets.annotation_formats.safe_xml import parse_xml
 from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time
 from actionprep.datasets.tables import csv_columns, header_of, read_csv
 
@@ -31,10 +32,7 @@ def _is_eaf(path: Path, head: str) -> bool:
 
 
 def _read_eaf(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
-    try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise ValueError(f"its XML is broken: {error}") from None
+    root = parse_xml(path)
     header = root.find("./HEADER")
     unit = "milliseconds" if header is None else header.get("TIME_UNITS") or "milliseconds"
     if unit != "milliseconds":

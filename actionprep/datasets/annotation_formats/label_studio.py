@@ -1,19 +1,24 @@
 """Read Label Studio json: timeline labels of videos, and labels of audio.
 
-Frames of timeline labels count from 1 and the last one is included. Regions of audio are in seconds. The names of the
+Frames of timeline labels count from 1 and the last one is included. A frame rate in the labeling configuration decides
+how long they are; without it they are frames of the video. Regions of audio are in seconds. The names of the
 annotators are kept; cancelled annotations are left out. The short form (JSON-MIN) is read as well.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat
 from actionprep.datasets.tables import read_text
+
+_RATE = re.compile(r"""<Video\b[^>]*\bframe[rR]ate\s*=\s*["'](\d+(?:\.\d+)?)["']""")
 
 
 def _recognizes(path: Path, head: str) -> bool:
@@ -29,13 +34,27 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
         try:
             for row in _task(task, kinds):
                 count += 1
-                yield row
+                yield _at_rate(row, _frame_rate(task))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             count += 1
             yield RowError(f"task {number} is damaged: {error!r}")
     if not count:
         other = f"; it has {', '.join(sorted(kinds))}" if kinds else ""
         raise ValueError(f"it has no timeline labels{other}")
+
+
+def _frame_rate(task: Mapping[str, Any]) -> float | None:
+    """Frame rate in the labeling configuration, which decides what a frame is; None if the file does not have it."""
+    config = task.get("project", {}).get("label_config", "") if isinstance(task.get("project"), dict) else ""
+    match = _RATE.search(str(config))
+    return float(match[1]) if match else None
+
+
+def _at_rate(row: AnnotatedRow | RowError, rate: float | None) -> AnnotatedRow | RowError:
+    """Return a row with frames of another rate than the video's converted to seconds."""
+    if isinstance(row, RowError) or row.unit != "frame" or not rate:
+        return row
+    return replace(row, onset=row.onset / rate, offset=row.offset / rate, unit="s")
 
 
 def _task(task: Mapping[str, Any], kinds: set[str]) -> Iterator[AnnotatedRow | RowError]:
