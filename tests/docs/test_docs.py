@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from docs.pages import PAGES, ROOT, Block, anchors, blocks, commands, links, rows_under
+from doc_pages import PAGES, ROOT, Block, anchors, blocks, commands, links, rows_under
 
 from actionprep.api import Study, import_poses, open_study, settings_models
 from actionprep.datasets.store.zarr_store import Store

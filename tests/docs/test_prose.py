@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from docs.pages import PAGES, ROOT
+from doc_pages import PAGES, ROOT
 
 
 def load_prose() -> ModuleType:

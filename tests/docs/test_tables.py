@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from docs.pages import ROOT
+from doc_pages import ROOT
 
 
 @pytest.fixture
