@@ -106,7 +106,7 @@ def headless_stream(path: Path) -> Path:
 
 def test_video_without_frame_size_is_no_video(tmp_path: Path) -> None:
     path = headless_stream(tmp_path / "videos/walk/cut.ts")
-    with pytest.raises(InputError, match=r"no frame decodes from its \d+ packets.*frame size.*again"):
+    with pytest.raises(InputError, match=r"none of its \d+ packets decodes to a frame.*frame size.*again"):
         probe(path)
     for number in range(2):
         write_video(tmp_path / f"videos/run/{number}.mp4", moving_square(12, seed=number))
