@@ -30,7 +30,8 @@ def reason_for(path: Path) -> str:
 
 def test_what_is_not_video_has_one_clear_reason(videos: dict[str, Path], tmp_path: Path) -> None:
     assert reason_for(tmp_path / "none.mp4") == "there is no such file."
-    assert reason_for(tmp_path) == "is a folder without numbered images."
+    with pytest.raises(InputError, match=r"is a folder without numbered images\."):
+        probe(tmp_path)
     empty = tmp_path / "empty.mp4"
     empty.touch()
     assert reason_for(empty) == "is empty (0 bytes)."
