@@ -201,7 +201,7 @@ def number_packets(
         context = stream.codec_context
         if not (context.height > 0 and context.width > 0):
             raise InputError(
-                f"{path}: no frame decodes from its {tried} packets, and nothing in it states the frame size. "
+                f"{path}: none of its {tried} packets decodes to a frame, and nothing in it states the frame size. "
                 "The part with the settings of the decoder is missing: cut or copy it again from the original.",
                 backend=BACKEND,
             )

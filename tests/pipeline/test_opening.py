@@ -30,7 +30,8 @@ def reason_for(path: Path) -> str:
 
 def test_what_is_not_video_has_one_clear_reason(videos: dict[str, Path], tmp_path: Path) -> None:
     assert reason_for(tmp_path / "none.mp4") == "there is no such file."
-    assert reason_for(tmp_path) == "is not a file."
+    with pytest.raises(InputError, match=r"is a folder without numbered images\."):
+        probe(tmp_path)
     empty = tmp_path / "empty.mp4"
     empty.touch()
     assert reason_for(empty) == "is empty (0 bytes)."
@@ -106,7 +107,7 @@ def headless_stream(path: Path) -> Path:
 
 def test_video_without_frame_size_is_no_video(tmp_path: Path) -> None:
     path = headless_stream(tmp_path / "videos/walk/cut.ts")
-    with pytest.raises(InputError, match=r"no frame decodes from its \d+ packets.*frame size.*again"):
+    with pytest.raises(InputError, match=r"none of its \d+ packets decodes to a frame.*frame size.*again"):
         probe(path)
     for number in range(2):
         write_video(tmp_path / f"videos/run/{number}.mp4", moving_square(12, seed=number))

@@ -53,6 +53,9 @@ def read_pose_csv(
     for column in ("frame", "joint", "x", "y"):
         if column not in table.columns:
             raise InputError(f"{path} has no column '{column}'. It has {', '.join(map(str, table.columns))}.")
+    unnamed = np.flatnonzero(table["joint"].isna())
+    if len(unnamed):
+        raise InputError(f"Row {unnamed[0] + 2} of {path} has no joint. Each row needs the name of one.")
     found = layout_of(skeleton) if skeleton else _layout_with(list(dict.fromkeys(table["joint"].astype(str))), path)
     for row, joint in enumerate(table["joint"]):
         if joint not in found.joints:

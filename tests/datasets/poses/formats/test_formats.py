@@ -341,6 +341,9 @@ def test_a_csv_with_a_joint_twice_or_unknown_is_refused(tmp_path):
     (tmp_path / "x.csv").write_text("frame,joint,x,y\n0,nose,1,2\n0,nose,1,2\n")
     with pytest.raises(InputError, match="has a joint of one person in one frame twice, in recording 'x'"):
         list(read_poses(tmp_path / "x.csv", skeleton="coco17"))
+    (tmp_path / "x.csv").write_text("frame,joint,x,y\n0,nose,1,2\n0,,1,2\n")
+    with pytest.raises(InputError, match=r"Row 3 of .* has no joint\. Each row needs the name of one\."):
+        list(read_poses(tmp_path / "x.csv", skeleton="coco17"))
     (tmp_path / "x.csv").write_text("frame,joint,x,y\n0,nsoe,1,2\n")
     with pytest.raises(InputError, match=r"Row 2 of .* names the joint 'nsoe', .* Did you mean 'nose'"):
         list(read_poses(tmp_path / "x.csv", skeleton="coco17"))
