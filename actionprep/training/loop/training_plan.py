@@ -162,9 +162,8 @@ class TrainingPlan:
         if num_epochs == recipe.epochs:
             return []
         return [
-            f"Training {counted(num_epochs, 'epoch')} instead of {recipe.epochs}, because there are few snippets and "
-            f"min_steps is "
-            f"{recipe.min_steps} (--set min_steps=0 keeps the epochs of the recipe)"
+            f"Training {counted(num_epochs, 'epoch', 'epochs')} instead of {recipe.epochs}, because there are few snippets "
+            f"and min_steps is {recipe.min_steps} (--set min_steps=0 keeps the epochs of the recipe)"
         ]
 
     def _nothing_carried(self) -> list[str]:

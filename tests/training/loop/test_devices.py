@@ -49,7 +49,7 @@ def test_gpu_number_out_of_range_raises_an_error(two_gpus):
     with pytest.raises(SetupError) as caught:
         torch_device("cuda:2")
     assert str(caught.value) == (
-        "Device cuda:2 is not available: PyTorch found 2 CUDA GPU(s), numbered from 0. Use --device cuda, or another index."
+        "Device cuda:2 is not available: PyTorch found 2 CUDA GPUs, numbered from 0. Use --device cuda, or another index."
     )
 
 
