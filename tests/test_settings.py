@@ -168,6 +168,7 @@ TEXTS = {
     *("column", "val_column", "train_groups", "val_groups", "test_groups", "snippets", "split"),
     *("path_column", "recording_column", "view_column", "label_column", "subject_column", "session_column"),
     *("split_column", "encoding", "segment_format", "segment_columns", "pose_format", "pose_coordinates"),
+    *("wandb_project", "wandb_entity", "wandb_tags"),
     *("device", "changes", "sizes", "parts", "crops", "chapters", "input", "loss", "optimizer", "schedule"),
 }
 """Text settings that are no paths. Add a new one here, or mark it with `option(..., names=...)`."""

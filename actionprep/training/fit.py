@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
@@ -53,7 +53,7 @@ def fit(
     devices: int = 1,
     num_nodes: int = 1,
     threads: int | None = None,
-    wandb: bool = False,
+    wandb: bool | Mapping[str, Any] = False,
     tensorboard: bool = True,
     weights: Callable[[nn.Module], object] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
@@ -73,7 +73,7 @@ def fit(
         devices: Processes of one training on this machine, each on its own GPU or on the CPU.
         num_nodes: Machines of one training.
         threads: CPU threads; None: the default of PyTorch.
-        wandb: Whether to log to Weights & Biases too.
+        wandb: Whether to log to Weights & Biases too; a mapping has its project, entity or tags.
         tensorboard: Whether to log to TensorBoard.
         weights: Called with the fresh model, to load weights into it.
         on_epoch: Called after every epoch.

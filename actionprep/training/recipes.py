@@ -145,6 +145,9 @@ class Recipe(Settings):
         'Validation metric for the best epoch and for patience; val_frame_… needs targets = "frame".',
     )
     patience: int | None = option(None, "Stop after this many epochs without improvement; not set: never.", ge=1)
+    stop_below: float | None = option(
+        None, "Stop after the first epoch with a validation loss below this value; not set: never.", gt=0
+    )
     refit: bool = option(
         False,
         "After validation, retrain on train and val together with the full schedule and keep the final weights.",

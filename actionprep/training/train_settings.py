@@ -33,9 +33,20 @@ class TrainSettings(Settings):
     device: str = option("auto", "auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     threads: int | None = option(None, "CPU threads of the computation; not set: PyTorch's choice.", ge=1)
     wandb: bool = option(False, "Log to Weights & Biases too.")
+    wandb_project: str | None = option(None, "Project of Weights & Biases; not set: its default.")
+    wandb_entity: str | None = option(None, "User or team of Weights & Biases; not set: its default.")
+    wandb_tags: tuple[str, ...] = option((), "Tags of the runs in Weights & Biases.")
     changes: dict[str, Any] = option(
         {}, 'Settings to change in each recipe that has them: { epochs = 30, "input.rotation" = 0.3 }.'
     )
+
+    @property
+    def wandb_options(self) -> bool | dict[str, Any]:
+        """What `fit` takes as `wandb`: False, or the project, entity and tags."""
+        if not self.wandb:
+            return False
+        given = {"project": self.wandb_project, "entity": self.wandb_entity, "tags": list(self.wandb_tags)}
+        return {name: value for name, value in given.items() if value} or True
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -445,3 +445,42 @@ def test_training_plan_reports_class_imbalance(tmp_path, changes, action):
     balanced = SplitChoice(by="recording", train=("r0", "r1", "r2", "r8", "r9"), test=("r7",), val_share=0.0)
     even = TrainingPlan.make(store, tiny_recipe(), snippets="default", split=balanced, views=None)
     assert not any("imbalanced" in sentence for sentence in even.sentences)
+
+
+def test_stop_below_ends_after_the_first_epoch_with_a_lower_loss(store, tmp_path):
+    recipe = tiny_recipe(epochs=4, stop_below=1e6, refit=False)
+    run = fit(store, recipe, tmp_path / "run", split=SPLIT, **QUIET)
+    assert [row["epoch"] for row in run.metrics] == [0]
+    assert run.is_complete
+    never = fit(store, tiny_recipe(epochs=2, stop_below=1e-9, refit=False), tmp_path / "all", split=SPLIT, **QUIET)
+    assert [row["epoch"] for row in never.metrics] == [0, 1]
+
+
+def test_tensorboard_has_the_recipe_as_hyperparameters(store, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SPLIT)
+    events = EventAccumulator(str(run.folder / "tensorboard/validate"))
+    events.Reload()
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"optimizer.learning_rate" in content
+
+
+def test_wandb_gets_project_entity_tags_and_recipe(store, tmp_path, monkeypatch):
+    import lightning.pytorch as pl
+
+    from actionprep.training.loop import callbacks
+    from actionprep.training.run import Run
+    from actionprep.training.train_settings import TrainSettings
+
+    given = {}
+    monkeypatch.setattr(callbacks, "check_wandb", lambda: None)
+    monkeypatch.setattr(pl.loggers, "WandbLogger", lambda **options: given.update(options))
+    settings = TrainSettings(wandb=True, wandb_project="gestures", wandb_tags=("a", "b"))
+    recipe = tiny_recipe(epochs=3)
+    callbacks.loggers(Run(tmp_path / "one"), recipe, "validate", tensorboard=False, wandb=settings.wandb_options)
+    assert (given["project"], given["tags"], given["config"]["epochs"]) == ("gestures", ["a", "b"], 3)
+    assert "entity" not in given
+    assert TrainSettings(wandb=True).wandb_options is True
+    assert TrainSettings(wandb_project="x").wandb_options is False

@@ -83,6 +83,9 @@ def fit(
     ] = None,
     epochs: Annotated[Number, typer.Option(help="Passes over the training snippets.", min=1)] = None,
     seed: Annotated[Number, typer.Option(help="Seed of the split and of the training.", min=0)] = None,
+    stop_below: Annotated[
+        Real, typer.Option("--stop-below", help="Stop after the first epoch with a lower validation loss.", min=0)
+    ] = None,
     changes: SetOption = None,
     device: DeviceOption = None,
     devices: Annotated[int, typer.Option(help="Processes of one training on this machine.", min=1)] = 1,
@@ -121,7 +124,7 @@ def fit(
            (("views", views), ("train_groups", train_groups), ("val_groups", val_groups), ("test_groups", test_groups))},
     }  # fmt: skip
     settings = where.settings.with_changes(given, where=COMMAND_LINE)
-    set_here = {**changes_of(changes), **given_of(epochs=epochs)}
+    set_here = {**changes_of(changes), **given_of(epochs=epochs, stop_below=stop_below)}
     # Other processes of a training run the same command, but print nothing.
     quiet = json or not is_first_process()
     log = (lambda _: None) if quiet else output.note
@@ -172,7 +175,7 @@ def fit(
         "devices": devices,
         "num_nodes": nodes,
         "threads": settings.threads,
-        "wandb": settings.wandb,
+        "wandb": settings.wandb_options,
         "resume": resume,
     }
     named = begun if begun is not None else None if run is None else where.runs / run

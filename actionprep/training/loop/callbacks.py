@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -49,6 +49,33 @@ class Patience(pl.callbacks.EarlyStopping):
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
         # A run that was killed right after its last epoch has nothing left to train.
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+
+class StopBelow(pl.Callback):
+    """Stops a run after the first epoch whose validation loss is below a value.
+
+    Args:
+        loss: The value.
+    """
+
+    def __init__(self, loss: float) -> None:
+        self.loss = loss
+        self.reached = False
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {"reached": self.reached}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self.reached = state["reached"]
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
+        # A run that was killed right after its last epoch has nothing left to train.
+        trainer.should_stop = trainer.should_stop or self.reached
+
+    def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:  # noqa: D102
+        value = trainer.callback_metrics.get("val_loss")
+        if value is not None and float(value) < self.loss:
+            self.reached = trainer.should_stop = True
 
 
 class LastValidated(pl.Callback):
@@ -159,21 +186,58 @@ class Checkpoints(Checkpoint):
         self._saved_at = time.monotonic()
 
 
-def loggers(run: Run, phase: Phase, *, tensorboard: bool, wandb: bool) -> Any:
+def loggers(run: Run, recipe: Recipe, phase: Phase, *, tensorboard: bool, wandb: bool | Mapping[str, Any]) -> Any:
     """Create the loggers of Lightning: TensorBoard in the folder of the run, and Weights & Biases on request.
+
+    Args:
+        run: The run.
+        recipe: Its recipe; both loggers get the values.
+        phase: Phase of the training.
+        tensorboard: Whether to log to TensorBoard.
+        wandb: Whether to log to Weights & Biases; a mapping has its project, entity or tags.
 
     Raises:
         SetupError: If the package of Weights & Biases is missing.
     """
     active: list[Any] = []
+    values = recipe.model_dump(mode="json", exclude={"doc"})
     if tensorboard:
         # No link may lead the curves elsewhere; the logger opens hparams.yaml for writing.
         no_link(below(run.folder, f"tensorboard/{phase}") / "hparams.yaml")
-        active.append(pl.loggers.TensorBoardLogger(str(run.folder), name="tensorboard", version=phase))
+        logger = pl.loggers.TensorBoardLogger(
+            str(run.folder), name="tensorboard", version=phase, default_hp_metric=False
+        )
+        _log_hyperparameters(logger, values, recipe.monitor)
+        active.append(logger)
     if wandb:
         check_wandb()
-        active.append(pl.loggers.WandbLogger(name=f"{run.folder.name}-{phase}", save_dir=str(run.folder)))
+        given = dict(wandb) if isinstance(wandb, Mapping) else {}
+        name = f"{run.folder.name}-{phase}"
+        active.append(pl.loggers.WandbLogger(name=name, save_dir=str(run.folder), config=values, **given))
     return active or False
+
+
+def _log_hyperparameters(logger: pl.loggers.TensorBoardLogger, values: Mapping[str, Any], monitor: str) -> None:
+    """Add a recipe to the table of hyperparameters of TensorBoard, with the monitored metric as its result."""
+    from torch.utils.tensorboard.summary import hparams
+
+    from actionprep.training.loop.processes import is_first_process
+
+    if not is_first_process():
+        return
+    for summary in hparams(_flat(values), {monitor: 0.0}):
+        logger.experiment.file_writer.add_summary(summary)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:
+    """Join the names of nested tables with dots; lists and missing values become text."""
+    flat: dict[str, bool | float | str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return flat
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,8 @@ def train_phase(
         active.append(callbacks.Checkpoints(run, recipe, has_val=has_val))
         if recipe.patience is not None and has_val:
             active.insert(0, callbacks.Patience(recipe))
+        if recipe.stop_below is not None and has_val:
+            active.insert(0, callbacks.StopBelow(recipe.stop_below))
         accelerator, devices = lightning_devices(options.device, options.devices)
         trainer = pl.Trainer(
             accelerator=accelerator,
@@ -69,7 +71,7 @@ def train_phase(
             gradient_clip_val=recipe.optimizer.gradient_clip,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
-            logger=callbacks.loggers(run, phase, tensorboard=options.tensorboard, wandb=options.wandb),
+            logger=callbacks.loggers(run, recipe, phase, tensorboard=options.tensorboard, wandb=options.wandb),
             callbacks=active,
             enable_checkpointing=True,
             enable_progress_bar=False,
@@ -92,7 +94,7 @@ class TrainerOptions:
     devices: int = 1
     num_nodes: int = 1
     threads: int | None = None
-    wandb: bool = False
+    wandb: bool | Mapping[str, Any] = False
     tensorboard: bool = True
 
 
