@@ -34,8 +34,12 @@ ANSWER_S = 20.0
 FIRST_WORKER_S = 30.0
 # How long local worker processes may take to restart after all of them died. On a busy machine this is slow.
 REVIVAL_S = 120.0
+# How long a running scheduler may be without any worker. Its workers are restarted by others.
+ABSENCE_S = 600.0
 # Maximum number of workers that die before they start a task, without a suspect. More deaths are not the video's fault.
 MAX_EARLY_DEATHS = 5
+
+_LOOK_S = 1.0
 
 _DIED = "the worker process died on it twice, the second time alone (out of memory, or a crash in a decoder)"
 
@@ -46,7 +50,8 @@ def dask_outcomes(
 ) -> Iterator[Iterator[TaskOutcome]]:
     """Run the tasks and yield their outcomes as they finish. Leaving the block early cancels the others."""
     with _client(workers, tasks) as client:
-        work = _Work(client, store, log_folder, claim, local=workers.scheduler is None and workers.slurm is None)
+        local = workers.scheduler is None and workers.slurm is None
+        work = _Work(client, store, log_folder, claim, local=local, waits_for_jobs=workers.slurm is not None)
         try:
             yield work.outcomes(tasks)
         except BaseException:
@@ -57,8 +62,18 @@ def dask_outcomes(
 class _Work:
     """Tasks of one build on a Dask cluster."""
 
-    def __init__(self, client: Any, store: Store, log_folder: Path | None, claim: LockClaim, *, local: bool) -> None:
+    def __init__(
+        self,
+        client: Any,
+        store: Store,
+        log_folder: Path | None,
+        claim: LockClaim,
+        *,
+        local: bool,
+        waits_for_jobs: bool = False,
+    ) -> None:
         assert store.path is not None
+        self._waits_for_jobs, self._saw_workers = waits_for_jobs, True
         self._client, self._store, self._log_folder, self._local = client, store, log_folder, local
         self._claim = claim
         self._marks = store.path.resolve() / ".partial"
@@ -94,8 +109,9 @@ class _Work:
             yield self._one_by_one(task)
 
     def _done(self, futures: Any) -> Iterator[Any]:
-        """Yield futures as they finish; raises SetupError if all local worker processes are gone."""
+        """Yield futures as they finish; raises SetupError if all worker processes are gone and none comes back."""
         alive = looked = time.monotonic()
+        limit = REVIVAL_S if self._local else ABSENCE_S
         while not futures.is_empty():
             if futures.has_ready():
                 yield next(futures)
@@ -103,17 +119,32 @@ class _Work:
             # As often as Dask itself looks.
             time.sleep(0.1)
             now = time.monotonic()
-            if not self._local or self._client.cluster.scheduler.workers:
+            if self._has_workers(since=now - looked):
                 alive = now
-            elif now - alive > REVIVAL_S:
+            elif now - alive > limit:
                 raise SetupError(
-                    f"All worker processes have died, and none has restarted for {REVIVAL_S:.0f} s. The videos are not the "
+                    f"All worker processes have died, and none has restarted for {limit:.0f} s. The videos are not the "
                     "cause.\nCheck the memory of the machine and what else runs on it, or run with '--workers 0'. Finished "
                     "items are complete: the same command resumes the build."
                 )
-            if self._local and now - looked > 1:
+            if now - looked > _LOOK_S:
                 looked = now
-                _revive(self._client.cluster)
+                if self._local:
+                    _revive(self._client.cluster)
+
+    def _has_workers(self, *, since: float) -> bool:
+        """Whether the cluster has a worker. A scheduler elsewhere is asked again when `since` exceeds a second.
+
+        Jobs of a queue may wait for long, so their workers always count as present.
+        """
+        if self._local:
+            return bool(self._client.cluster.scheduler.workers)
+        if self._waits_for_jobs:
+            return True
+        if since > _LOOK_S:
+            with suppress(OSError, TimeoutError):
+                self._saw_workers = bool(self._client.scheduler_info()["workers"])
+        return self._saw_workers
 
     def give_up(self) -> None:
         """Cancel unfinished tasks and wait until they no longer write."""

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,8 +88,35 @@ def scheduler() -> Iterator[str]:
     """Start a cluster of one process with two threads, and yield its address."""
     import distributed
 
+    done = threading.Event()
+
+    def restart_workers(running: distributed.LocalCluster) -> None:
+        # Dask does not restart a worker that dies before its nanny has registered it.
+        while not done.wait(1):
+            cluster._revive(running)
+
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **QUIET) as running:
-        yield running.scheduler_address
+        restarter = threading.Thread(target=restart_workers, args=(running,))
+        restarter.start()
+        try:
+            yield running.scheduler_address
+        finally:
+            done.set()
+            restarter.join()
+
+
+def test_a_scheduler_without_workers_ends_the_build(
+    tmp_path: Path, fatal: type[Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only worker of a running cluster dies and is not started again: an error, not a build that waits forever."""
+    import distributed
+
+    study = new_study(tmp_path, recordings=2)
+    monkeypatch.setattr(cluster, "ABSENCE_S", 3.0)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **QUIET) as running:
+        monkeypatch.setattr(cluster, "_require_workers", lambda *_: running.sync(running.workers.pop(0).close))
+        with pytest.raises(SetupError, match=r"All worker processes have died, and none has restarted for 3 s"):
+            carry_out(study, plan(study, fatal, victim="none"), Workers(scheduler=running.scheduler_address))
 
 
 def test_cluster_quarantines_only_the_item_that_kills_workers(tmp_path: Path, fatal: type[Stage]) -> None:
