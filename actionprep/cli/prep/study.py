@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from actionprep.cli import output
-from actionprep.cli.options import DebugOption, JsonOption, Number, StudyOption, Text, Texts, Where, with_study
+from actionprep.cli.options import DebugOption, JsonOption, Number, Real, StudyOption, Text, Texts, Where, with_study
 from actionprep.cli.prep.options import WorkersOption, opened_study
 from actionprep.json_values import counted
 
@@ -48,6 +48,9 @@ def init(
     segment_classes: Annotated[
         Text, typer.Option(help="Text file with the name of each class, for annotations with numbers.")
     ] = None,
+    point_length: Annotated[
+        Real, typer.Option(help="Length in ms of segments that begin at events without length.", min=0)
+    ] = None,
     encoding: Annotated[
         Text, typer.Option(help="Encoding of tables and lists, such as cp1252. (default: auto)")
     ] = None,
@@ -67,6 +70,7 @@ def init(
         "subject_column": subject_column, "recordings": recordings, "offsets": offsets,
         "segments": tuple(segments) if segments else None,
         "segment_format": segment_format, "segment_classes": segment_classes, "encoding": encoding,
+        "point_length": point_length,
         "segment_columns": parse_columns(segment_columns) if segment_columns else None,
     }  # fmt: skip
     given = {key: value for key, value in given.items() if value is not None}

@@ -300,3 +300,10 @@ def test_commands_print_their_views_and_files(study: Study) -> None:
     assert line in actionprep(study, "lowres", "--views", "1", "--workers", "0").stdout
     views = document(study, "plan", "lowres", "--views", "1")["views"]
     assert views[0] == {"recording": "first", "view": "1", "path": "videos/first/cam1.mp4"}
+
+
+def test_init_point_length_makes_segments_of_events(tmp_path: Path) -> None:
+    fake_cameras(tmp_path / "videos")
+    result = CliRunner().invoke(app, ["init", str(tmp_path), "--point-length", "500"], env={"ACTIONPREP_OFFLINE": "1"})
+    assert result.exit_code == 0, result.output
+    assert "point_length = 500" in (tmp_path / "actionprep.toml").read_text()
