@@ -225,7 +225,12 @@ def _h5_format(path: Path) -> str:
     with open_h5(path) as file:
         if "node_names" in file or "pred_points" in file:
             return "sleap"
-        return "jabs" if "poseest" in file else "netcdf" if "position" in file else "deeplabcut"
+        if "poseest" in file:
+            raise InputError(
+                f"{path} is a pose file of JABS (group 'poseest'), which is not read. Export its poses as csv, netCDF or "
+                "NWB."
+            )
+        return "netcdf" if "position" in file else "deeplabcut"
 
 
 def _detect_folder(path: Path) -> str | None:
