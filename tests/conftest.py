@@ -14,6 +14,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
 
-from actionprep.cli import output  # noqa: F401
+from actionprep.cli import output  # noqa: E402, F401
 
 pytest_plugins = ["shared_files"]
