@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 
-# The console keeps the width that COLUMNS has when it is created. Tests set other widths later.
-os.environ.pop("COLUMNS", None)
+# The consoles of this program and of Typer keep what these variables say when they are first imported, whichever test
+# does that. Tests set other widths later.
+for variable in ("COLUMNS", "LINES", "TERMINAL_WIDTH", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS"):
+    os.environ.pop(variable, None)
 
 # Several test processes share the cores. Libraries read these variables when they are first imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
 
-from actionprep.cli import output  # noqa: F401
+from actionprep.cli import output  # noqa: E402, F401
 
 pytest_plugins = ["shared_files"]

@@ -193,7 +193,7 @@ def test_subjects_is_another_name_of_groups(fit):
 
 
 def test_no_option_of_the_help_is_cut_at_80_columns():
-    result = runner.invoke(app, ["fit", "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}, terminal_width=80)
+    result = runner.invoke(app, ["fit", "--help"], env={"COLUMNS": "80"})
     named = {word.strip("│ ") for line in result.stdout.splitlines() for word in line.split() if "--" in word}
     for name in ("--train-groups", "--[no-]allow-single", "--find-lr"):
         assert name in named
