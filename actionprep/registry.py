@@ -290,7 +290,7 @@ def _installed() -> dict[str, tuple[Entry, ...]]:
                 target = point.value.partition("[")[0].strip()
                 entry = Entry(point.name, target, package=package.name, version=package.version)
                 groups.setdefault(point.group, []).append(entry)
-    return {group: tuple(sorted(found, key=lambda entry: entry.name)) for group, found in sorted(groups.items())}
+    return {group: tuple(sorted(entries, key=lambda entry: entry.name)) for group, entries in sorted(groups.items())}
 
 
 def _may_have_plugins() -> bool:

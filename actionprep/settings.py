@@ -173,8 +173,8 @@ class Settings(BaseModel):
         for part in place:
             inner = _settings_of(field)
             model = inner if issubclass(inner, BaseModel) else model
-            found = model.model_fields.get(str(part))
-            field = field if found is None else found
+            model_field = model.model_fields.get(str(part))
+            field = field if model_field is None else model_field
         return model, field
 
     def with_changes(self, changes: dict[str, Any], *, where: str) -> Self:
@@ -207,7 +207,9 @@ def _settings_of(field: Any) -> type:
     """Return the settings model of a field; object if it has none."""
     kind = getattr(field, "annotation", None)
     kinds = [kind, *getattr(kind, "__args__", ())]
-    return next((one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)), object)
+    return next(
+        (candidate for candidate in kinds if isinstance(candidate, type) and issubclass(candidate, BaseModel)), object
+    )
 
 
 class StageSettings(Settings):
@@ -294,7 +296,7 @@ class Recorded(Generic[T]):
     @property
     def can_compare(self) -> bool:
         """Whether the user set every ignored setting themselves, so that contents can be compared."""
-        return all(one.is_set for one in self.ignored)
+        return all(setting.is_set for setting in self.ignored)
 
     def require(self) -> T:
         """Return settings that are complete.
@@ -309,12 +311,12 @@ class Recorded(Generic[T]):
 
 def references(model: type[BaseModel]) -> dict[str, Reference]:
     """Return the settings of a model that name code, a program, a file or a folder."""
-    found = {}
+    named = {}
     for name, field in model.model_fields.items():
         marks = [mark for mark in field.metadata if isinstance(mark, Reference)]
         if marks:
-            found[name] = marks[0]
-    return found
+            named[name] = marks[0]
+    return named
 
 
 def is_reference(model: type[BaseModel], name: str, value: Any) -> bool:

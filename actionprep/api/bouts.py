@@ -69,7 +69,7 @@ class BoutReport:
         return {
             "rules": dict(self.rules),
             "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
-            "recordings": [one.recording for one in self.observations],
+            "recordings": [observation.recording for observation in self.observations],
             "without_span": list(self.without_span),
             **{name: [_finite(row) for row in rows] for name, rows in self.tables().items()},
             "files": [str(path) for path in self.files],
@@ -79,9 +79,9 @@ class BoutReport:
         """Return the tables by name, as rows of columns."""
         bouts = [
             {
-                "recording": one.recording,
-                "subject": one.subject,
-                "group": one.group,
+                "recording": observation.recording,
+                "subject": observation.subject,
+                "group": observation.group,
                 "layer": bout.layer,
                 "annotator": bout.annotator,
                 "label": bout.label,
@@ -89,8 +89,8 @@ class BoutReport:
                 "offset": bout.offset,
                 "length_s": round(bout.offset - bout.onset, 6),
             }
-            for one in self.observations
-            for bout in one.bouts
+            for observation in self.observations
+            for bout in observation.bouts
         ]
         parts: dict[str, Sequence[Any]] = {
             STATISTICS: self.statistics,
@@ -137,17 +137,17 @@ def annotated_bouts(
     """
     catalog = study.catalog
     rules = rules or BoutRules()
-    _check_known("layer", layers, [one.layer for each in catalog.segments.values() for one in each])
-    _check_known("annotator", annotators, [one.annotator for each in catalog.segments.values() for one in each])
+    _check_known("layer", layers, [segment.layer for each in catalog.segments.values() for segment in each])
+    _check_known("annotator", annotators, [segment.annotator for each in catalog.segments.values() for segment in each])
     names = [catalog.recording(name).id for name in recordings] or [
         name for name in catalog.segments if catalog.segments[name]
     ]
     bouts = {
         name: join_bouts(
             (
-                one
-                for one in catalog.segments_of(name)
-                if (not layers or one.layer in layers) and (not annotators or one.annotator in annotators)
+                segment
+                for segment in catalog.segments_of(name)
+                if (not layers or segment.layer in layers) and (not annotators or segment.annotator in annotators)
             ),
             rules,
         )
@@ -290,7 +290,7 @@ def annotator_agreement(
     spans = {}
     for recording in {name for rated in raters.values() for name in rated}:
         span = catalog.span(recording)
-        last = [one.offset for rated in raters.values() for one in rated.get(recording, ())]
+        last = [rating.offset for rated in raters.values() for rating in rated.get(recording, ())]
         spans[recording] = span if span is not None else (0.0, max(last, default=0.0))
     agreement = agreement_of(raters, spans)
     if not agreement.pairs:
@@ -332,7 +332,7 @@ def _report(
             without_span.append(name)
             span = (0.0, max((bout.offset for bout in own), default=0.0))
         if span[1] > span[0]:
-            known = {one.id: one for one in catalog.recordings}.get(name)
+            known = {recording.id: recording for recording in catalog.recordings}.get(name)
             subject = "" if known is None else known.subject or ""
             observations.append(Observation(name, span, clip_bouts(own, span), subject, groups.get(name, "")))
     rows = bout_statistics(observations)
@@ -405,11 +405,14 @@ def _groups(catalog: Catalog, column: str | None) -> dict[str, str]:
         return {}
     own = ("session", "split", "label")
     values = {
-        one.id: getattr(one, column) if column in own else one.extra.get(column, "") for one in catalog.recordings
+        recording.id: getattr(recording, column) if column in own else recording.extra.get(column, "")
+        for recording in catalog.recordings
     }
     if not any(values.values()):
-        known = [name for name in own if any(getattr(one, name) for one in catalog.recordings)]
-        known += dict.fromkeys(name for one in catalog.recordings for name, value in one.extra.items() if value)
+        known = [name for name in own if any(getattr(recording, name) for recording in catalog.recordings)]
+        known += dict.fromkeys(
+            name for recording in catalog.recordings for name, value in recording.extra.items() if value
+        )
         raise UserError(
             f"No recording has a value in the column '{column}'.{nearest(column, known)} Columns of the table of "
             f"recordings with values: {', '.join(known) or 'none'}."

@@ -287,7 +287,7 @@ def _score_poses(
     from actionprep.pipeline.pose_evaluation import average_precision, coco_similarity, correct_keypoints
 
     num_joints = len(sigmas)
-    found, true, labeled, size = [], [], [], []
+    estimated, true, labeled, size = [], [], [], []
     for image in images:
         candidates = np.array([person.xy for person in image.detected]).reshape(-1, num_joints, 2)
         for person in image.truth:
@@ -295,16 +295,16 @@ def _score_poses(
                 continue
             nothing = np.full((num_joints, 2), np.nan)
             best = candidates[coco_similarity(candidates, person, sigmas).argmax()] if len(candidates) else nothing
-            found.append(best)
+            estimated.append(best)
             true.append(person.xyv[:, :2])
             labeled.append(person.xyv[:, 2] > 0)
             size.append(max(person.box[2:]))
-    if not found:
+    if not estimated:
         raise UserError(f"{truth} has no person with labeled joints: there is nothing to score.")
     pck = correct_keypoints(
-        np.array(found), np.array(true), np.array(labeled), np.array(size), thresholds=thresholds
+        np.array(estimated), np.array(true), np.array(labeled), np.array(size), thresholds=thresholds
     )  # fmt: skip
-    return PoseScores(pck, average_precision(images, sigmas=sigmas), len(found))
+    return PoseScores(pck, average_precision(images, sigmas=sigmas), len(estimated))
 
 
 def _stored_of_sample(folder: Path, product: str) -> Iterator[tuple[SampleTruth, Study, str, int]]:
@@ -313,7 +313,7 @@ def _stored_of_sample(folder: Path, product: str) -> Iterator[tuple[SampleTruth,
     from actionprep.datasets.store.zarr_store import ItemKey
     from actionprep.sample.truth import SampleTruth
 
-    sample, found = SampleTruth(folder), False
+    sample, any_stored = SampleTruth(folder), False
     if not sample.recordings_csv.is_file() or not sample.calibration_toml.is_file():
         raise UserError(
             f"{folder} is not a sample study. Name the predictions too, or make one with 'actionprep demo'."
@@ -322,9 +322,9 @@ def _stored_of_sample(folder: Path, product: str) -> Iterator[tuple[SampleTruth,
     for recording in sample.recordings:
         for view in sample.views:
             if study.store.metadata(ItemKey(product, recording, str(view))) is not None:
-                found = True
+                any_stored = True
                 yield sample, study, recording, view
-    if not found:
+    if not any_stored:
         raise UserError(f"{folder} has no stored {product}. Run 'actionprep {product}' in it first.")
 
 
@@ -392,11 +392,11 @@ def _prepared(frames: np.ndarray, short_side: int, *, needs: str) -> tuple[list[
 def _mean_consistency(measured: Sequence[TrackConsistency]) -> TrackConsistency:
     from actionprep.pipeline.track_evaluation import TrackConsistency
 
-    weights = [one.num_points for one in measured]
-    errors = [one.forward_backward for one in measured if np.isfinite(one.forward_backward)]
+    weights = [view.num_points for view in measured]
+    errors = [view.forward_backward for view in measured if np.isfinite(view.forward_backward)]
     return TrackConsistency(
-        survival=float(np.average([one.survival for one in measured], weights=weights)),
-        visible=float(np.average([one.visible for one in measured], weights=weights)),
+        survival=float(np.average([view.survival for view in measured], weights=weights)),
+        visible=float(np.average([view.visible for view in measured], weights=weights)),
         forward_backward=float(np.median(errors)) if errors else float("nan"),
         num_points=sum(weights),
     )
@@ -405,10 +405,10 @@ def _mean_consistency(measured: Sequence[TrackConsistency]) -> TrackConsistency:
 def _mask_files(folder: Path) -> dict[str, list[Path]]:
     """Mask files of each video, by its name; "" if the folder has the files of one video."""
     videos = {path.name: sorted(path.glob("*.png")) for path in sorted(folder.glob("*")) if path.is_dir()}
-    found = {name: files for name, files in {"": sorted(folder.glob("*.png")), **videos}.items() if files}
-    if not found:
+    videos_of_masks = {name: files for name, files in {"": sorted(folder.glob("*.png")), **videos}.items() if files}
+    if not videos_of_masks:
         raise UserError(f"No masks in {folder}. Expected .png files, or one folder of them per video.")
-    return found
+    return videos_of_masks
 
 
 def _objects(file: Path) -> np.ndarray:

@@ -88,9 +88,9 @@ def export_annotations(
     videos = []
     for name in names:
         own = [
-            one
-            for one in source.get(name, ())
-            if (not layers or one.layer in layers) and (not annotators or one.annotator in annotators)
+            segment
+            for segment in source.get(name, ())
+            if (not layers or segment.layer in layers) and (not annotators or segment.annotator in annotators)
         ]
         if own or recordings:
             videos.append(_video(study, catalog, name, own, view))
@@ -99,7 +99,7 @@ def export_annotations(
             "There are no segments to write. Check --recording, --layers and --annotators, and the annotations with "
             "'actionprep show segments'."
         )
-    labels = tuple(sorted({one.label for video in videos for one in video.segments}, key=natural_key))
+    labels = tuple(sorted({segment.label for video in videos for segment in video.segments}, key=natural_key))
     texts = {path: writer.write(own, labels) for path, own in _files(writer, videos, Path(out)).items()}
     existing = [path for path in texts if path.exists()]
     if existing and not overwrite:
@@ -142,17 +142,17 @@ def _video(
     study: Study, catalog: Catalog, name: str, segments: Sequence[Segment], view: str | int | None
 ) -> AnnotatedVideo:
     recording = catalog.recording(name)
-    readable = [one for one in catalog.views_of(name) if one.status == "ok" and one.num_frames]
+    readable = [item for item in catalog.views_of(name) if item.status == "ok" and item.num_frames]
     chosen: View | None
     if view is not None:
         chosen = catalog.view(name, view)
     else:
-        chosen = next((one for one in readable if one.has_video), None) or next(iter(readable), None)
+        chosen = next((item for item in readable if item.has_video), None) or next(iter(readable), None)
     span = catalog.span(name)
-    last = max((one.offset for one in segments), default=0.0)
+    last = max((item.offset for item in segments), default=0.0)
     common = {
         "recording": name,
-        "segments": tuple(sorted(segments, key=lambda one: (one.onset, one.offset, one.label))),
+        "segments": tuple(sorted(segments, key=lambda item: (item.onset, item.offset, item.label))),
         "duration_s": span[1] - span[0] if span is not None else last,
         "subject": recording.subject or "",
         "split": recording.split or "",

@@ -69,7 +69,7 @@ def multiview_tracks(
         with np.errstate(invalid="ignore"):
             inside = np.flatnonzero(((times >= onset - step) & (times < offset + step)).any(axis=1))
         tracks[view] = read_tracks(item, slice(inside[0], inside[-1] + 1)) if len(inside) else None
-    if all(one is None for one in tracks.values()):
+    if all(view_tracks is None for view_tracks in tracks.values()):
         raise UserError(
             f"No view of recording '{recording}' has tracks from {onset:g} to {offset:g} s. Run 'actionprep track' first."
         )

@@ -71,14 +71,14 @@ def make_study(
     study, column_notes = _with_columns(place, study, ask)
     # Segments that cannot be read yet are in the notes; the videos are looked for all the same.
     listed = study.model_copy(update={"segments": ()}) if column_notes else study
-    found = _describe_videos(place, listed, force=force)
+    described = _describe_videos(place, listed, force=force)
     tracker, why = best_tracker()
     backend, why_pose = best_pose_backend()
     reasons = {"tracks": f"tracker: {why}", "pose": f"backend: {why_pose}"}
     chosen = {"tracks": {"tracker": tracker}, "pose": {"backend": backend}}
     made = init_study(folder, study, chosen=chosen, models=settings_models(), notes=reasons, force=force)
     return Study(made), [
-        *found,
+        *described,
         *notes,
         *column_notes,
         f"Layout {study.layout}. Tracker '{tracker}': {why} Change it under [tracks].",
@@ -225,7 +225,7 @@ def _describe_videos(folder: StudyFolder, study: StudySettings, *, force: bool) 
     from actionprep.datasets.video_layouts import discover, holds_text, videos_below
 
     try:
-        found = discover(folder, study)
+        discovery = discover(folder, study)
     except NoVideosError as error:
         if force:
             return [f"{error.searched} The settings are written anyway: put the videos there, or change [study]."]
@@ -240,8 +240,8 @@ def _describe_videos(folder: StudyFolder, study: StudySettings, *, force: bool) 
         raise UserError(
             f"{error.searched}\n{hint}\nNothing was written; --force writes the settings without videos."
         ) from None
-    texts = [] if study.layout == "poses" else [view for view in found.views if holds_text(folder.root / view.path)]
-    videos = [view for view in found.views if view not in texts]
+    texts = [] if study.layout == "poses" else [view for view in discovery.views if holds_text(folder.root / view.path)]
+    videos = [view for view in discovery.views if view not in texts]
     count = len({view.recording for view in videos})
     text = f"Found {counted(len(videos), 'video')} of {counted(count, 'recording')}."
     if texts:
@@ -250,7 +250,7 @@ def _describe_videos(folder: StudyFolder, study: StudySettings, *, force: bool) 
             f" {len(texts)} more file{' is' if is_one else 's are'} named like {'one' if is_one else 'them'} but "
             f"{'is' if is_one else 'are'} empty or text, such as '{texts[0].path}'."
         )
-    groups = group_findings(found.findings)
+    groups = group_findings(discovery.findings)
     notes = [f"{group.kind}: {group.where}: {group.message}" for group in groups[:_SHOWN]]
     more = len(groups) - _SHOWN
     return [text, *notes, *([f"and {more} more, which 'actionprep scan' lists"] if more > 0 else [])]

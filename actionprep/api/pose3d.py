@@ -105,27 +105,27 @@ def pose3d(
             f"two. Run 'actionprep pose', or name another calibration.{reasons}"
         )
     poses = {camera.view: study.poses(recording, view=camera.view) for camera in cameras}
-    layouts = {one.skeleton for one in poses.values()}
-    if len(layouts) > 1 or any(one.dimensions != 2 for one in poses.values()):
+    layouts = {view_poses.skeleton for view_poses in poses.values()}
+    if len(layouts) > 1 or any(view_poses.dimensions != 2 for view_poses in poses.values()):
         raise UserError(
             f"The poses of recording '{recording}' must be 2D and of one layout; found {', '.join(sorted(layouts))}."
         )
-    times = {name: known[name].times[one.frame_index] for name, one in poses.items()}
+    times = {name: known[name].times[view_poses.frame_index] for name, view_poses in poses.items()}
     time = times[cameras[0].view]
     xy, score = _sampled(poses, times, time, min_score)
     flat = (len(cameras), -1)
-    found = triangulate(cameras, xy.reshape(*flat, 2), score.reshape(flat), max_error=max_error)
+    triangulated = triangulate(cameras, xy.reshape(*flat, 2), score.reshape(flat), max_error=max_error)
     shape = score.shape[1:]
     view_error = {}
-    for camera, pixels, used in zip(cameras, xy.reshape(*flat, 2), found.used, strict=True):
-        distance = np.linalg.norm(camera.project(found.xyz[used]) - pixels[used], axis=-1)
+    for camera, pixels, used in zip(cameras, xy.reshape(*flat, 2), triangulated.used, strict=True):
+        distance = np.linalg.norm(camera.project(triangulated.xyz[used]) - pixels[used], axis=-1)
         view_error[camera.view] = float(np.median(distance)) if used.any() else float("nan")
     return Pose3D(
         recording=recording,
         time=time,
-        xyz=found.xyz.reshape(*shape, 3),
-        error=found.error.reshape(shape),
-        num_views=found.used.sum(axis=0).reshape(shape),
+        xyz=triangulated.xyz.reshape(*shape, 3),
+        error=triangulated.error.reshape(shape),
+        num_views=triangulated.used.sum(axis=0).reshape(shape),
         skeleton=layouts.pop(),
         unit=cameras[0].unit,
         views=tuple(camera.view for camera in cameras),
@@ -156,11 +156,11 @@ def _sampled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Joints (V, T, K, 2) and weights (V, T, K) of the first person, at common times; weight 0 without a frame."""
     xy, score = [], []
-    for name, one in poses.items():
+    for name, view_poses in poses.items():
         index, error = frames_near(times[name], time)
         near = error <= 0.75 * frame_interval(times[name]) + 1e-6
-        weight = one.score[index, 0].astype(np.float64)
-        xy.append(one.keypoints[index, 0, :, :2].astype(np.float64))
+        weight = view_poses.score[index, 0].astype(np.float64)
+        xy.append(view_poses.keypoints[index, 0, :, :2].astype(np.float64))
         score.append(np.where(near[:, None] & (weight >= min_score), weight, 0.0))
     return np.array(xy), np.array(score)
 

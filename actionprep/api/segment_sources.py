@@ -50,14 +50,14 @@ def segments_of_file(study: Study, path: str | Path) -> dict[str, list[Segment]]
 
     path = Path(path)
     catalog = study.catalog
-    names = RecordingNames.of((one.id for one in catalog.recordings), catalog.views)
-    views = {one.id: catalog.views_of(one.id) for one in catalog.recordings}
+    names = RecordingNames.of((item.id for item in catalog.recordings), catalog.views)
+    views = {item.id: catalog.views_of(item.id) for item in catalog.recordings}
     only = recordings_of_files([path.as_posix()], names).get(path.as_posix())
     if only is None and len(catalog) == 1:
         only = (catalog.recordings[0].id, None)
     checked = check_segments(read_annotations(path), source=path.name, names=names, views=views, only=only)
     if not checked.segments:
-        reasons = "".join(f"\n{one}" for one in list(dict.fromkeys(map(str, checked.findings)))[:3])
+        reasons = "".join(f"\n{item}" for item in list(dict.fromkeys(map(str, checked.findings)))[:3])
         raise UserError(f"No segment of {path} belongs to a recording of the study.{reasons}")
     if checked.num_unusable:
         study.warn(f"{checked.num_unusable} rows of {path} are not used: {checked.findings[0]}")

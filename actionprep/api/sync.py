@@ -136,7 +136,7 @@ def sync_views(
             lacking.append((name, without))
             continue
         result = _estimate(
-            study, recording, name, known, base, {key: one for key, one in signals.items() if one}, max_offset
+            study, recording, name, known, base, {key: values for key, values in signals.items() if values}, max_offset
         )
         if best is None or _num_sure(result) > _num_sure(best):
             best = result
@@ -281,5 +281,5 @@ def _recording_id(name: str, names: set[str]) -> str:
     """Id of the recording that a row names by its id or its end; "" for a row that applies to all of them."""
     if name in names or not name:
         return name
-    fits = [one for one in names if one.endswith(f"/{name}")]
+    fits = [name_of_view for name_of_view in names if name_of_view.endswith(f"/{name}")]
     return fits[0] if len(fits) == 1 else name

@@ -37,7 +37,7 @@ def print_bouts(report: BoutReport, *, json: bool) -> None:
         for row in report.groups
     ]
     recordings = counted(len(report.observations), "recording")
-    subjects = len({one.subject for one in report.observations if one.subject})
+    subjects = len({observation.subject for observation in report.observations if observation.subject})
     whose = f" of {counted(subjects, 'subject')}" if subjects else ""
     output.print_table(f"Bouts in {recordings}{whose}", columns, rows)
     if report.tuned is not None:

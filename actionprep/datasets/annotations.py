@@ -270,17 +270,17 @@ def _detected(path: Path, head: str, columns: Mapping[str, str]) -> SegmentForma
     from actionprep.datasets.annotation_formats.plain_csv import is_mapped
 
     formats = segment_formats()
-    found = [one for one in formats.values() if one.recognizes(path, head)]
-    if not found:
+    recognizing = [form for form in formats.values() if form.recognizes(path, head)]
+    if not recognizing:
         if presets := _resembling(path, head):
             raise AmbiguousListError(path, presets)
         broken = "".join(f"\n{error}" for error in SEGMENT_FORMATS.broken().values())
         raise UnknownFormatError(
             f"Cannot detect the annotation format of {path}. Formats: "
-            f"{'; '.join(f'{one.name} ({one.description})' for one in formats.values())}. Name one with "
+            f"{'; '.join(f'{form.name} ({form.description})' for form in formats.values())}. Name one with "
             f"study.segment_format, or name the columns of a csv with study.segment_columns.{broken}"
         )
-    return found[-1] if found[-1].name == "csv" and is_mapped(columns, header_of(head)) else found[0]
+    return recognizing[-1] if recognizing[-1].name == "csv" and is_mapped(columns, header_of(head)) else recognizing[0]
 
 
 def _head_of(path: Path) -> str:
@@ -298,13 +298,15 @@ def resembling_formats(path: Path) -> list[str]:
         UserError: If the file cannot be read.
     """
     head = _head_of(path)
-    recognized = [name for name, one in segment_formats().items() if name != "csv" and one.recognizes(path, head)]
+    recognized = [name for name, form in segment_formats().items() if name != "csv" and form.recognizes(path, head)]
     return recognized or _resembling(path, head)
 
 
 def _resembling(path: Path, head: str) -> list[str]:
     """Names of the formats that the first rows of a file could have."""
-    return [name for name, one in segment_formats().items() if one.resembles is not None and one.resembles(path, head)]
+    return [
+        name for name, form in segment_formats().items() if form.resembles is not None and form.resembles(path, head)
+    ]
 
 
 @dataclass
@@ -363,12 +365,12 @@ def check_segments(
     matches = [_find(row, names, views) if isinstance(row, AnnotatedRow) else None for row in rows]
     # Names of other recordings may look like one of this study: of several such names the exact one counts.
     resolved = names.resolve(match.name for match in matches if match is not None and match.name is not None)
-    for row, found in zip(rows, matches, strict=True):
+    for row, row_match in zip(rows, matches, strict=True):
         line = row.line
         try:
             if isinstance(row, RowError):
                 raise row
-            match = found
+            match = row_match
             if row.recording is None and only is not None:
                 match = _Match(None, only[0], only[1] if row.unit == "frame" else None)
             if match is None or match.name in resolved.problems:
@@ -523,7 +525,11 @@ def _start_of(joined: JoinedFiles, names: RecordingNames, views: Mapping[str, Se
     for name in joined.files:
         match = names.find(name)
         view = next(
-            (one for one in views.get(match[0], ()) if match[1] in (None, one.id) and one.num_frames)
+            (
+                candidate
+                for candidate in views.get(match[0], ())
+                if match[1] in (None, candidate.id) and candidate.num_frames
+            )
             if match
             else iter(()),
             None,

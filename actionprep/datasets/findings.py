@@ -118,7 +118,7 @@ def group_findings(findings: Iterable[Finding]) -> list[FindingGroup]:
         form = re.sub(r"\d+", "0", re.sub(r"'[^']*'", "''", finding.message))
         # Messages about files that cannot be read have many forms: one group per kind and form is enough.
         groups.setdefault((finding.kind, form), []).append(finding)
-    return [FindingGroup(found[0].kind, tuple(found)) for found in groups.values()]
+    return [FindingGroup(members[0].kind, tuple(members)) for members in groups.values()]
 
 
 def write_findings(findings: Sequence[Finding], path: Path) -> None:

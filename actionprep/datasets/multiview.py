@@ -57,8 +57,12 @@ def sample_views(
         The samples.
     """
     time = np.asarray(time, np.float64)
-    known = {view: one for view, one in tracks.items() if one is not None and one.frame_valid.any()}
-    largest = max((int(one.valid.sum(axis=1).max()) for one in known.values()), default=0)
+    known = {
+        view: view_tracks
+        for view, view_tracks in tracks.items()
+        if view_tracks is not None and view_tracks.frame_valid.any()
+    }
+    largest = max((int(view_tracks.valid.sum(axis=1).max()) for view_tracks in known.values()), default=0)
     shape = (len(time), len(tracks), largest if points is None else points)
     xy, valid = np.zeros((*shape, 2), np.float32), np.zeros(shape, bool)
     frame, window = np.full(shape[:2], -1), np.full(shape[:2], -1)
@@ -66,18 +70,18 @@ def sample_views(
     for column, view in enumerate(tracks):
         if view not in known:
             continue
-        one = known[view]
-        chosen, position, distance = _nearest(one, time)
-        steps = np.flatnonzero(np.abs(distance) <= _NEAREST * _interval(one) + 1e-6)
+        view_tracks = known[view]
+        chosen, position, distance = _nearest(view_tracks, time)
+        steps = np.flatnonzero(np.abs(distance) <= _NEAREST * _interval(view_tracks) + 1e-6)
         rows, at = chosen[steps], position[steps]
-        frame[steps, column], window[steps, column] = one.frame[rows, at], rows
+        frame[steps, column], window[steps, column] = view_tracks.frame[rows, at], rows
         lag[steps, column] = distance[steps]
         for row in np.unique(rows):
-            slots = _spread(np.flatnonzero(one.valid[row]), shape[2])
+            slots = _spread(np.flatnonzero(view_tracks.valid[row]), shape[2])
             here, place = steps[rows == row], at[rows == row]
-            seen = one.visible[row, place][:, slots]
+            seen = view_tracks.visible[row, place][:, slots]
             valid[here, column, : len(slots)] = seen
-            xy[here, column, : len(slots)] = np.where(seen[..., None], one.xy[row, place][:, slots], 0)
+            xy[here, column, : len(slots)] = np.where(seen[..., None], view_tracks.xy[row, place][:, slots], 0)
     return MultiviewTracks(
         time, tuple(tracks), xy, valid, frame, lag, window, tuple(v for v in tracks if v not in known)
     )

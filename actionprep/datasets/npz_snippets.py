@@ -94,9 +94,9 @@ class SnippetFile:
             or video.shape[-1] != 3
             or 0 in video.shape
         ):
-            found = "no such array" if video is None else f"{video.dtype} of shape {video.shape}"
+            described = "no such array" if video is None else f"{video.dtype} of shape {video.shape}"
             raise InputError(
-                f"{path} is no snippet: expected an array 'video' of uint8 and shape (T, H, W, 3), found {found}."
+                f"{path} is no snippet: expected an array 'video' of uint8 and shape (T, H, W, 3), found {described}."
             )
         count = video.shape[0]
         if "keypoints" in members and (
@@ -119,7 +119,7 @@ class SnippetFile:
             recording=_text(path, small, "recording") or "",
             subject=_text(path, small, "subject") or "",
             has_keypoints="keypoints" in members,
-            content=tuple(sorted((name, one.crc32, one.num_bytes) for name, one in members.items())),
+            content=tuple(sorted((name, member.crc32, member.num_bytes) for name, member in members.items())),
         )
 
 

@@ -133,7 +133,7 @@ class RecordingNames:
         alike: dict[tuple[str, str], list[str]] = {}
         for name, match in matches.items():
             alike.setdefault((match.recording, _stem(name)), []).append(name)
-        found = {}
+        resolved = {}
         for name, match in matches.items():
             better = [
                 other
@@ -145,8 +145,8 @@ class RecordingNames:
                     f"which could mean recording '{match.recording}', as '{better[0]}' in the same table does"
                 )
             else:
-                found[name] = (match.recording, match.view)
-        return ResolvedNames(found, problems)
+                resolved[name] = (match.recording, match.view)
+        return ResolvedNames(resolved, problems)
 
     def _match(self, name: str) -> _Match | str:
         """What a name means, or why it means nothing."""

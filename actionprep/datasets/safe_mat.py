@@ -59,7 +59,7 @@ def load_mat(path: str | Path) -> dict[str, NDArray[Any]]:
     if order is None:
         what = "a Matlab 7.3 file (HDF5)" if content[:8] == b"\x89HDF\r\n\x1a\n" else "of another kind, or damaged"
         raise InputError(f"{path} is not a readable Matlab file: it is {what}; Matlab 5 to 7 files are read.")
-    found: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     try:
         for kind, data in _elements(memoryview(content)[128:], order):
             if kind == _COMPRESSED:
@@ -69,10 +69,10 @@ def load_mat(path: str | Path) -> dict[str, NDArray[Any]]:
             for inner_kind, matrix in inner:
                 array = _matrix(matrix, order) if inner_kind == _MATRIX else None
                 if array is not None:
-                    found[array[0]] = array[1]
+                    arrays[array[0]] = array[1]
     except (ValueError, IndexError, struct.error, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable Matlab file: {error}.") from None
-    return found
+    return arrays
 
 
 def _unpacked(data: memoryview) -> bytes:

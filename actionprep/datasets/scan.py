@@ -155,12 +155,12 @@ def scan(
     settings = folder.study if settings is None else settings
     # Before anything is read: a table that changes while the scan runs is noticed by the next command.
     tables = [(folder.relative(path), path) for path in tables_of(folder, settings)]
-    found = discover(folder, settings)
+    discovery = discover(folder, settings)
     folder.rename_former_catalog()
-    Catalog(tuple(found.recordings), tuple(found.views))  # wrong ids stop here, before hours of reading
+    Catalog(tuple(discovery.recordings), tuple(discovery.views))  # wrong ids stop here, before hours of reading
     known = {} if again else _views_before(folder)
     views, todo = [], []
-    for view in found.views:
+    for view in discovery.views:
         if not view.has_video:
             views.append(view)
             continue
@@ -172,20 +172,20 @@ def scan(
             todo.append(with_state(view, state))
     probed, num_same = _probe_all(todo, folder, probe, known, workers=workers, progress=progress)
     num_reused = sum(view.has_video for view in views) + num_same
-    views = sorted([*views, *probed], key=_position(found.views))
+    views = sorted([*views, *probed], key=_position(discovery.views))
     views = [_on_clock(view, settings) for view in views]
 
-    catalog = Catalog(tuple(found.recordings), tuple(views))
-    names = names_of(found.recordings, views, folder, settings)
-    checked = _check_rows(found.rows, catalog, names, settings.point_length)
-    recordings, about_splits = _with_splits(found.recordings, checked)
+    catalog = Catalog(tuple(discovery.recordings), tuple(views))
+    names = names_of(discovery.recordings, views, folder, settings)
+    checked = _check_rows(discovery.rows, catalog, names, settings.point_length)
+    recordings, about_splits = _with_splits(discovery.recordings, checked)
     recordings, about_clips = _with_labels(recordings, checked)
     catalog = replace(catalog, recordings=recordings, segments=_in_time(checked.values()))
-    findings = [*found.findings, *chain.from_iterable(each.findings for each in checked.values())]
+    findings = [*discovery.findings, *chain.from_iterable(each.findings for each in checked.values())]
     findings += [*about_splits, *about_clips]
     findings += _about_views(views)
     broken = {view.recording for view in views if not view.has_video and not view.digest}
-    findings += _about_labels([one for one in recordings if one.id not in broken], catalog.segments)
+    findings += _about_labels([recording for recording in recordings if recording.id not in broken], catalog.segments)
     findings += _about_alignment(catalog, settings.tolerance)
     cameras, about_cameras = _cameras(folder, settings, views)
     findings += about_cameras

@@ -63,21 +63,21 @@ def _discover(folder: StudyFolder, settings: StudySettings) -> Discovery:
     if settings.layout == "poses":
         from actionprep.datasets.poses.skeleton_data_sets import discover_poses
 
-        found = discover_poses(folder, settings)
+        discovery = discover_poses(folder, settings)
     else:
         find = {"folder-per-class": _by_class_folder, "views": _by_pattern, "csv": _by_table}[settings.layout]
-        found = find(folder, settings)
-        add_readings(found, folder, settings)
-    found.views.sort(key=lambda view: (natural_key(view.recording), natural_key(view.id)))
-    found.recordings.sort(key=lambda recording: natural_key(recording.id))
-    names = names_of(found.recordings, found.views, folder, settings)
+        discovery = find(folder, settings)
+        add_readings(discovery, folder, settings)
+    discovery.views.sort(key=lambda view: (natural_key(view.recording), natural_key(view.id)))
+    discovery.recordings.sort(key=lambda recording: natural_key(recording.id))
+    names = names_of(discovery.recordings, discovery.views, folder, settings)
     if settings.recordings is not None:
-        _add_attributes(found, names, folder, settings)
-    found.recordings = [_with_normal_forms(recording) for recording in found.recordings]
+        _add_attributes(discovery, names, folder, settings)
+    discovery.recordings = [_with_normal_forms(recording) for recording in discovery.recordings]
     if settings.offsets is not None:
-        found.views = _with_offsets(found, names, folder, settings.offsets)
-    _read_segments(found, folder, settings)
-    return found
+        discovery.views = _with_offsets(discovery, names, folder, settings.offsets)
+    _read_segments(discovery, folder, settings)
+    return discovery
 
 
 def names_of(
@@ -191,7 +191,7 @@ def annotation_options(folder: StudyFolder, settings: StudySettings) -> dict[str
     }
 
 
-def _read_segments(found: Discovery, folder: StudyFolder, settings: StudySettings) -> None:
+def _read_segments(discovery: Discovery, folder: StudyFolder, settings: StudySettings) -> None:
     """Read the annotation files; in folders, files of no annotation format are reported and left out."""
     files = annotation_files(folder, settings.segments)
     unused: list[UserError] = []
@@ -207,11 +207,11 @@ def _read_segments(found: Discovery, folder: StudyFolder, settings: StudySetting
                 raise
             unused.append(error)
             message = "is in a folder of annotations and of no annotation format"
-            found.findings.append(Finding("file not used", folder.relative(path), message))
+            discovery.findings.append(Finding("file not used", folder.relative(path), message))
             continue
-        found.rows[folder.relative(path)] = rows
-        found.findings += encoding_findings(path, folder.relative(path))
-    if unused and not found.rows:
+        discovery.rows[folder.relative(path)] = rows
+        discovery.findings += encoding_findings(path, folder.relative(path))
+    if unused and not discovery.rows:
         raise unused[0]
 
 
@@ -276,15 +276,15 @@ def _by_class_folder(folder: StudyFolder, settings: StudySettings) -> Discovery:
             'layout = "views" and pattern = "{label}/{recording}.*" under [study] in '
             f"{folder.settings_file.name}."
         )
-    found = Discovery([], [], findings=_not_text(folder, base, listing))
-    found.findings += _unused_files(folder, base, listing.others)
+    discovery = Discovery([], [], findings=_not_text(folder, base, listing))
+    discovery.findings += _unused_files(folder, base, listing.others)
     for file in files:
         id = _id_of_listed(base, file)
         folders = list(file.parts[:-1])
         split = SPLIT_NAMES[folders.pop(0).lower()] if has_splits and folders else None
-        found.recordings.append(Recording(id, label=folders[0] if folders else None, split=split))
-        found.views.append(View(id, "0", folder.relative(base / file)))
-    return found
+        discovery.recordings.append(Recording(id, label=folders[0] if folders else None, split=split))
+        discovery.views.append(View(id, "0", folder.relative(base / file)))
+    return discovery
 
 
 def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
@@ -292,7 +292,7 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
     fields_of = reader_of_names(settings.pattern)
     listing = _list_videos(folder, settings, base)
     videos, others = listing.videos, listing.others
-    found = Discovery([], [], findings=_not_text(folder, base, listing))
+    discovery = Discovery([], [], findings=_not_text(folder, base, listing))
     unused: list[Path] = []
     known: dict[str, dict[str, Any]] = {}
     files = [*((file, True) for file in videos), *((file, False) for file in others)]
@@ -301,13 +301,13 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
         if values is None:
             if is_video:
                 message = f"does not match the pattern '{settings.pattern}'"
-                found.findings.append(Finding("file not used", folder.relative(base / file), message))
+                discovery.findings.append(Finding("file not used", folder.relative(base / file), message))
             else:
                 unused.append(file)
             continue
         id = id_of_name(values.pop("recording", "") or base.resolve().name)
         view = id_of_name(values.pop("view", "") or "0")
-        found.views.append(View(id, view, folder.relative(base / file)))
+        discovery.views.append(View(id, view, folder.relative(base / file)))
         if "split" in values:
             values["split"] = _split_name(values["split"], str(base / file))
         before = known.setdefault(id, values)
@@ -316,8 +316,8 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
                 message = (
                     f"views of recording '{id}' differ in {name}: '{before[name]}' and '{value}'; the first is used"
                 )
-                found.findings.append(Finding("conflicting labels", folder.relative(base / file), message))
-    if not found.views:
+                discovery.findings.append(Finding("conflicting labels", folder.relative(base / file), message))
+    if not discovery.views:
         instead = (
             f"There {'is' if len(videos) == 1 else 'are'} {counted(len(videos), 'video')} that "
             f"{'does' if len(videos) == 1 else 'do'} not match, such as '{videos[0].as_posix()}'"
@@ -329,9 +329,9 @@ def _by_pattern(folder: StudyFolder, settings: StudySettings) -> Discovery:
             ("" if videos else _image_folders_remedy(listing))
             or f"Set study.pattern and study.videos in {folder.settings_file}.",
         )
-    found.findings += _unused_files(folder, base, unused)
-    found.recordings += [Recording(id, **values) for id, values in known.items()]
-    return found
+    discovery.findings += _unused_files(folder, base, unused)
+    discovery.recordings += [Recording(id, **values) for id, values in known.items()]
+    return discovery
 
 
 def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
@@ -363,7 +363,7 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
     used = {settings.path_column, *named.values(), *(times[:2] if times else ())}
     source = folder.relative(table)
 
-    found = Discovery([], [], findings=encoding_findings(table, source))
+    discovery = Discovery([], [], findings=encoding_findings(table, source))
     values_of = _RecordingValues(table)
     paths: dict[str, dict[str, tuple[str, int]]] = {}
     segments: dict[str, set[AnnotatedRow]] = {}
@@ -375,7 +375,7 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
         if path is None:
             searched = ", ".join(str(base) for base in bases)
             message = files.problems.get(given) or f"no file '{given}' (looked in {searched})"
-            found.findings.append(Finding("labels for an absent video", place, message))
+            discovery.findings.append(Finding("labels for an absent video", place, message))
             continue
         id = row.get(named["recording"], "") or _id_of_path(path, given, bases)
         values: dict[str, str] = {name: row[column] for name in FIELDS if row.get(column := named[name])}
@@ -389,14 +389,14 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
                     line=line,
                 )
             except ValueError as error:
-                found.rows.setdefault(source, []).append(RowError(str(error), line))
+                discovery.rows.setdefault(source, []).append(RowError(str(error), line))
                 continue
             finally:
                 values.pop("label", None)  # it is the segment's, not the recording's
             # A table with one row per view repeats each segment.
             if replace(segment, line=None) not in segments.setdefault(id, set()):
                 segments[id].add(replace(segment, line=None))
-                found.rows.setdefault(source, []).append(segment)
+                discovery.rows.setdefault(source, []).append(segment)
         if "split" in values:
             values["split"] = _split_name(values["split"], place)
         values_of.add(id, values, _other_columns(row, used), line)
@@ -407,8 +407,8 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
             f"exists (looked in {', '.join(str(base) for base in bases)}).",
             f"Set study.videos in {folder.settings_file} to the folder that the paths start from.",
         )
-    found.findings += values_of.findings(source)
-    found.recordings += [Recording(id, **values_of.values[id], extra=values_of.extra(id)) for id in paths]
+    discovery.findings += values_of.findings(source)
+    discovery.recordings += [Recording(id, **values_of.values[id], extra=values_of.extra(id)) for id in paths]
     for id, videos_of_id in paths.items():
         ordered = sorted(videos_of_id, key=natural_key)
         for index, file in enumerate(ordered):
@@ -419,8 +419,8 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
                     f"Two recordings have the id '{id}': {', '.join(ordered)} ({source}, lines {lines}). Give them "
                     "ids in a column 'recording', or views in a column 'view'."
                 )
-            found.views.append(View(id, view or str(index), file))
-    return found
+            discovery.views.append(View(id, view or str(index), file))
+    return discovery
 
 
 def _list_instead_of_table(table: Path, presets: Sequence[str], folder: StudyFolder) -> str:
@@ -431,7 +431,7 @@ def _list_instead_of_table(table: Path, presets: Sequence[str], folder: StudyFol
     )
 
 
-def _add_attributes(found: Discovery, names: RecordingNames, folder: StudyFolder, settings: StudySettings) -> None:
+def _add_attributes(discovery: Discovery, names: RecordingNames, folder: StudyFolder, settings: StudySettings) -> None:
     """Add subject, session, label, split and other columns of the table of recordings."""
     assert settings.recordings is not None
     table = _table_path(folder, settings.recordings, folder.resolve(settings.videos))
@@ -440,26 +440,26 @@ def _add_attributes(found: Discovery, names: RecordingNames, folder: StudyFolder
     require_columns(table, columns, {key: "study.recording_column or study.path_column"})
     named = {name: getattr(settings, f"{name}_column") for name in FIELDS}
     source = folder.relative(table)
-    found.findings += encoding_findings(table, source)
+    discovery.findings += encoding_findings(table, source)
     resolved = names.resolve(row[key] for _, row in rows)
     values_of = _RecordingValues(table)
     for line, row in rows:
         match = resolved.found.get(row[key])
         if match is None:
-            found.findings.append(_absent(f"{source}:{line}", row[key], resolved.problems))
+            discovery.findings.append(_absent(f"{source}:{line}", row[key], resolved.problems))
             continue
         values: dict[str, str] = {name: row[column] for name, column in named.items() if row.get(column)}
         if "split" in values:
             values["split"] = _split_name(values["split"], f"{source}:{line}")
         values_of.add(match[0], values, _other_columns(row, {key, *named.values()}), line)
-    found.findings += values_of.findings(source)
-    found.recordings = [
+    discovery.findings += values_of.findings(source)
+    discovery.recordings = [
         replace(
             recording,
             **values_of.values.get(recording.id, {}),
             extra={**recording.extra, **values_of.extra(recording.id)},
         )
-        for recording in found.recordings
+        for recording in discovery.recordings
     ]
 
 
@@ -488,14 +488,14 @@ class _RecordingValues:
 
     def extra(self, id: str) -> dict[str, str]:
         """Values of the other columns; columns that differ between rows of the recording do not describe it."""
-        return {column: next(iter(found)) for column, found in self._extra.get(id, {}).items() if len(found) == 1}
+        return {column: next(iter(values)) for column, values in self._extra.get(id, {}).items() if len(values) == 1}
 
     def findings(self, source: str) -> list[Finding]:
         """One finding for each column that differs between rows of one recording."""
         differing: dict[str, list[str]] = {}
         for id, columns in self._extra.items():
-            for column, found in columns.items():
-                if len(found) > 1:
+            for column, values in columns.items():
+                if len(values) > 1:
                     differing.setdefault(column, []).append(id)
         return [
             Finding(
@@ -517,16 +517,16 @@ def _absent(place: str, name: str, problems: Mapping[str, str]) -> Finding:
     return Finding("labels for an absent video", place, f"'{name}', {problems[name]}")
 
 
-def _with_offsets(found: Discovery, names: RecordingNames, folder: StudyFolder, offsets: str) -> list[View]:
+def _with_offsets(discovery: Discovery, names: RecordingNames, folder: StudyFolder, offsets: str) -> list[View]:
     """Add offset and drift of the table; a row without a recording applies to that view of all recordings."""
     table = _table_path(folder, offsets, folder.root)
     columns, rows = read_csv(table)
     require_columns(table, columns, {"view": "that column name", "offset": "that column name"})
     clocks: dict[tuple[str | None, str], tuple[float, float]] = {}
     lines: dict[tuple[str | None, str], int] = {}
-    ids = {view.id for view in found.views}
+    ids = {view.id for view in discovery.views}
     source = folder.relative(table)
-    found.findings += encoding_findings(table, source)
+    discovery.findings += encoding_findings(table, source)
     resolved = names.resolve(row["recording"] for _, row in rows if row.get("recording"))
     for line, row in rows:
         if row["view"] not in ids:
@@ -538,7 +538,7 @@ def _with_offsets(found: Discovery, names: RecordingNames, folder: StudyFolder, 
         if row.get("recording"):
             match = resolved.found.get(row["recording"])
             if match is None:
-                found.findings.append(_absent(f"{source}:{line}", row["recording"], resolved.problems))
+                discovery.findings.append(_absent(f"{source}:{line}", row["recording"], resolved.problems))
                 continue
             recording = match[0]
         try:
@@ -554,7 +554,7 @@ def _with_offsets(found: Discovery, names: RecordingNames, folder: StudyFolder, 
             )
         lines.setdefault(key, line)
     views = []
-    for view in found.views:
+    for view in discovery.views:
         value = clocks.get((view.recording, view.id), clocks.get((None, view.id)))
         views.append(view if value is None else replace(view, offset=value[0], drift=value[1]))
     return views

@@ -20,16 +20,16 @@ _OLD_GOPRO = re.compile(r"GP(?P<part>\d\d)(?P<number>\d{4})", re.I)
 _OLD_GOPRO_FIRST = re.compile(r"GOPR(?P<number>\d{4})", re.I)
 
 
-def add_readings(found: Discovery, folder: StudyFolder, settings: StudySettings) -> None:
+def add_readings(discovery: Discovery, folder: StudyFolder, settings: StudySettings) -> None:
     """Join chaptered recordings, give streams without a clock their rate, and replace views by their crops.
 
     Raises:
         UserError: If a part of a recording is missing, or a crop names a view that does not exist.
     """
-    _join_parts(found, settings)
-    found.views = [_with_rate(view, folder, settings) for view in found.views]
+    _join_parts(discovery, settings)
+    discovery.views = [_with_rate(view, folder, settings) for view in discovery.views]
     if settings.crops:
-        found.views = _cropped(found.views, settings.crops)
+        discovery.views = _cropped(discovery.views, settings.crops)
 
 
 def _with_rate(view: View, folder: StudyFolder, settings: StudySettings) -> View:
@@ -44,11 +44,11 @@ def _with_rate(view: View, folder: StudyFolder, settings: StudySettings) -> View
     return replace(view, reading=replace(view.reading, rate=rate, stream=settings.stream))
 
 
-def _join_parts(found: Discovery, settings: StudySettings) -> None:
+def _join_parts(discovery: Discovery, settings: StudySettings) -> None:
     """Keep the first part of each chaptered recording, with the paths of the others."""
     match = _part_of_name if settings.chapters in (None, "gopro") else _matcher(settings.chapters)
     groups: dict[tuple[str, ...], list[tuple[int, View]]] = {}
-    for view in found.views:
+    for view in discovery.views:
         path = PurePosixPath(view.path)
         match_of_name = match(path.stem) if view.has_video else None
         if match_of_name is not None:
@@ -65,16 +65,16 @@ def _join_parts(found: Discovery, settings: StudySettings) -> None:
                     f"looks like a part of the recording that begins in {PurePosixPath(first.path).name}; set "
                     'chapters = "gopro" under [study] to read the parts as one video'
                 )
-                found.findings.append(Finding("video warning", view.path, message))
+                discovery.findings.append(Finding("video warning", view.path, message))
             continue
         _check_parts([part for part, _ in members], [view for _, view in members], settings.chapters, key)
         if others:
             paths = tuple(view.path for view in others)
             joined[_key(first)] = replace(first, reading=replace(first.reading, parts=paths))
             dropped |= {_key(view) for view in others}
-    found.views = [joined.get(_key(view), view) for view in found.views if _key(view) not in dropped]
-    left = {view.recording for view in found.views}
-    found.recordings = [recording for recording in found.recordings if recording.id in left]
+    discovery.views = [joined.get(_key(view), view) for view in discovery.views if _key(view) not in dropped]
+    left = {view.recording for view in discovery.views}
+    discovery.recordings = [recording for recording in discovery.recordings if recording.id in left]
 
 
 def _key(view: View) -> tuple[str, str, str]:
@@ -101,12 +101,12 @@ def _check_parts(numbers: list[int], views: list[View], chapters: str, key: tupl
 
 def _part_of_name(stem: str) -> tuple[tuple[str, ...], int] | None:
     """Return the group and number of a part by the names of GoPro cameras: GX020123, GP020123 and GOPR0123."""
-    if found := _GOPRO.fullmatch(stem):
-        return (found["group"].upper(), found["number"]), int(found["part"])
-    if found := _OLD_GOPRO.fullmatch(stem):
-        return ("GOPR", found["number"]), int(found["part"])
-    if found := _OLD_GOPRO_FIRST.fullmatch(stem):
-        return ("GOPR", found["number"]), 0
+    if match := _GOPRO.fullmatch(stem):
+        return (match["group"].upper(), match["number"]), int(match["part"])
+    if match := _OLD_GOPRO.fullmatch(stem):
+        return ("GOPR", match["number"]), int(match["part"])
+    if match := _OLD_GOPRO_FIRST.fullmatch(stem):
+        return ("GOPR", match["number"]), 0
     return None
 
 
@@ -125,8 +125,8 @@ def _matcher(pattern: str) -> Callable[[str], tuple[tuple[str, ...], int] | None
     expression = re.compile("".join(texts.get(part, re.escape(part)) for part in re.split(r"(\{\w+\}|\*)", pattern)))
 
     def match(stem: str) -> tuple[tuple[str, ...], int] | None:
-        found = expression.fullmatch(stem)
-        return None if found is None else ((found["recording"],), int(found["part"]))
+        matched = expression.fullmatch(stem)
+        return None if matched is None else ((matched["recording"],), int(matched["part"]))
 
     return match
 

@@ -53,15 +53,15 @@ def views_of_ids(ids: Sequence[str | int], names: Sequence[str], *, no_view: Cal
         UserError: If an id means no view, or a view is given twice.
     """
     given = [str(id) for id in ids]
-    found: dict[str, str] = {}
+    views: dict[str, str] = {}
     for id in given:
         name = view_of(id, names)
         if name is None:
             raise UserError(no_view(id))
-        if name in found:
+        if name in views:
             raise UserError(
                 f"View '{name}' is given twice: {' '.join(given)}. Give each view once. "
                 f"Available views: {', '.join(names)}."
             )
-        found[name] = id
-    return found
+        views[name] = id
+    return views

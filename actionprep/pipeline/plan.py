@@ -240,13 +240,13 @@ class _Resolver:
             return None
         recorded = {**values, **{name: used[name] for name in in_file}}
         try:
-            found = read_recorded(own, recorded, table=stage.name, where=f"the stored {stage.name}")
+            stored = read_recorded(own, recorded, table=stage.name, where=f"the stored {stage.name}")
         except UserError:
             return None  # of another version of the stage
         in_file = {
-            name: value for name, value in in_file.items() if getattr(found.settings, name) != getattr(own, name)
+            name: value for name, value in in_file.items() if getattr(stored.settings, name) != getattr(own, name)
         }
-        return None if found.problem or not in_file else found.settings.at(self._root).with_command_line(in_file)
+        return None if stored.problem or not in_file else stored.settings.at(self._root).with_command_line(in_file)
 
 
 def _command_line(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -441,8 +441,8 @@ def dependency_order(wanted: Iterable[str], settings: Mapping[str, StageSettings
             raise UserError(f"Stages read each other in a circle: {' → '.join((*path, name))}.")
         if name in order:
             return
-        for one in find_stage(name).inputs(settings[name]):
-            visit(one.product, (*path, name))
+        for needed in find_stage(name).inputs(settings[name]):
+            visit(needed.product, (*path, name))
         order.append(name)
 
     for name in wanted:

@@ -82,8 +82,8 @@ class _Sight:
 def _conic_bounds(dual: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     mid, own, last = dual[..., axis, 2], dual[..., axis, axis], dual[..., 2, 2]
     root = np.sqrt(np.maximum(mid**2 - own * last, 0.0))
-    one, two = (mid - root) / last, (mid + root) / last
-    return np.minimum(one, two), np.maximum(one, two)
+    first, two = (mid - root) / last, (mid + root) / last
+    return np.minimum(first, two), np.maximum(first, two)
 
 
 class _Garb:

@@ -53,7 +53,7 @@ def bout_page(report: BoutReport, title: str, colors: Mapping[str, Color]) -> st
         title=title,
         num_bouts=len(bouts),
         num_recordings=len(report.observations),
-        hours=sum(one.observed_s for one in report.observations) / 3600,
+        hours=sum(observation.observed_s for observation in report.observations) / 3600,
         rules=rules,
         tuned=None if tuned is None else {"f1": tuned.f1, "before": tuned.f1_before, "tried": tuned.tried},
         image=base64.b64encode(image).decode(),

@@ -74,12 +74,12 @@ def rows_of(study: Study, recording: str, *, snippets: str | None = None) -> lis
         snippets: Name of a snippet table; None for segments only.
     """
     rows: list[TimelineRow] = []
-    if recording not in {one.id for one in study.catalog.recordings}:
+    if recording not in {item.id for item in study.catalog.recordings}:
         return rows
     segments = study.catalog.segments_of(recording)
     layers = list(dict.fromkeys(segment.layer for segment in segments))
     for layer in layers:
-        rows.append(TimelineRow(layer or "segments", bars_of(one for one in segments if one.layer == layer)))
+        rows.append(TimelineRow(layer or "segments", bars_of(item for item in segments if item.layer == layer)))
     label, span = study.catalog.recording(recording).label, study.catalog.span(recording)
     if not segments and label is not None and span is not None:
         rows.append(TimelineRow("recording", (Bar(*span, label),)))
@@ -133,7 +133,7 @@ def _draw_overview(study: Study, table: SnippetTable | None, name: str, path: Pa
         by_recording = _bars_by_recording(table)
     else:
         by_recording = {
-            one.id: [bar for row in rows_of(study, one.id) for bar in row.bars] for one in study.catalog.recordings
+            item.id: [bar for row in rows_of(study, item.id) for bar in row.bars] for item in study.catalog.recordings
         }
     shown = [(recording, bars) for recording, bars in by_recording.items() if bars]
     if not shown:
@@ -252,7 +252,7 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
     folds = stored_parts(item)
     if not any(folds):
         raise UserError(f"split/{name} has no recordings in any part.")
-    labels = {one.id: _labels(study, one.id) for one in study.catalog.recordings}
+    labels = {entry.id: _labels(study, entry.id) for entry in study.catalog.recordings}
     names = sorted({label for of_one in labels.values() for label in of_one}) or ["recordings"]
     shown = folds[:_MOST_FOLDS]
     across = min(len(shown), 4)
@@ -272,7 +272,7 @@ def _draw_split(study: Study, name: str, path: Path) -> Path:
             if not sizes[part]:
                 continue
             members = [recording for recording, of_one in shown[at].items() if of_one == part]
-            counted = Counter(label for one in members for label in labels.get(one, ()) or ("recordings",))
+            counted = Counter(label for member in members for label in labels.get(member, ()) or ("recordings",))
             counts = np.array([counted[label] for label in names], float)
             axes.barh(np.arange(len(names)), counts, left=left, color=unit(color), height=0.74, label=part, zorder=2)
             for row, count in enumerate(counts):

@@ -50,9 +50,9 @@ def draw_ethogram(
         raise UserError(f"Ethograms are written as .png, .svg or .pdf files; got {path.name}.")
     if not observations:
         raise UserError("An ethogram needs at least one recording.")
-    ordered = sorted(observations, key=lambda one: tuple(map(natural_key, (one.group, one.subject, one.recording))))
+    ordered = sorted(observations, key=lambda row: tuple(map(natural_key, (row.group, row.subject, row.recording))))
     drawn = ordered[:_MOST_ROWS]
-    labels = sorted({bout.label for one in observations for bout in one.bouts}, key=natural_key)
+    labels = sorted({bout.label for observed in observations for bout in observed.bouts}, key=natural_key)
     chosen = label_colors(labels) if colors is None else colors
     rgb = {label: "#{:02x}{:02x}{:02x}".format(*chosen.get(label, NOTHING)) for label in labels}
 
@@ -79,7 +79,7 @@ def draw_ethogram(
             budget.barh(row, share, left=left, height=0.8, color=rgb[label], zorder=2)
             left += share
         budget.set_xlim(0, max(1.0, left, budget.get_xlim()[1]))
-    names = [fitted(_row_name(one), _NAME_WIDTH, 11) for one in drawn]
+    names = [fitted(_row_name(item), _NAME_WIDTH, 11) for item in drawn]
     raster.set_yticks(range(len(drawn)), names, fontsize=8, parse_math=False)
     raster.set(ylim=(len(drawn) - 0.4, -0.6), xlabel="time from the start (s)")
     raster.set_xlim(0, max(one.observed_s for one in drawn))

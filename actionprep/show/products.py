@@ -35,8 +35,8 @@ def video_scene(study: Study, recording: str, view: str, whole: bool = True) -> 
     """Frames of a video."""
     images, times = _video(study, recording, view)
     height, width = images.height, images.width
-    found = study.catalog.view(recording, view)
-    details = (f"{width}x{height} px, {found.fps:.4g} frames/s, {found.codec}",)
+    source = study.catalog.view(recording, view)
+    details = (f"{width}x{height} px, {source.fps:.4g} frames/s, {source.codec}",)
     return [Scene(view, times, np.arange(len(times)), images, details=details)]
 
 
@@ -206,11 +206,17 @@ def _same_length(count: int, num_frames: int, product: str, recording: str, view
 
 def _video_path(study: Study, recording: str, view: str) -> Path | None:
     """Where the view's video is; None when the catalog has none that can be read."""
-    if recording not in {one.id for one in study.catalog.recordings}:
+    if recording not in {item.id for item in study.catalog.recordings}:
         return None
-    for found in study.catalog.views_of(recording):
-        if found.id == view and found.status == "ok" and found.num_frames and found.width and found.has_video:
-            return study.catalog.resolve(found.path, study.root)
+    for view_entry in study.catalog.views_of(recording):
+        if (
+            view_entry.id == view
+            and view_entry.status == "ok"
+            and view_entry.num_frames
+            and view_entry.width
+            and view_entry.has_video
+        ):
+            return study.catalog.resolve(view_entry.path, study.root)
     return None
 
 

@@ -101,7 +101,7 @@ def draw_timeline(
     depth = [max(1, max(of_row, default=0) + 1) for of_row in lanes]
 
     wide = int((_WIDTH - 0.6) * _DPI)
-    details = [line for one in details for line in broken(one, wide, round(9 * _DPI / 72))]
+    details = [line for part in details for line in broken(part, wide, round(9 * _DPI / 72))]
     title = fitted(title, wide, round(13 * _DPI / 72), bold=True)
     names = [_shortened(row.name, 34) for row in rows]
     left = 0.3 + max((text_width(name, 19) for name in names), default=0) / _DPI + 0.12

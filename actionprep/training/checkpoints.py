@@ -325,14 +325,14 @@ def read_safely(path: Path) -> Any:
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"(Trying to load[^\n]*|Unsupported (?!operand)[^\n]*)", str(error))
+        match = re.search(r"(Trying to load[^\n]*|Unsupported (?!operand)[^\n]*)", str(error))
         with open(path, "rb") as file:
             is_plain_pickle = file.read(1) == b"\x80"
-        if found is None and not is_plain_pickle:
+        if match is None and not is_plain_pickle:
             raise UserError(
                 f"{path} cannot be read as a checkpoint: it is damaged, cut off, or another kind of file."
             ) from None
-        reason = found[1] if found else "a pickle that PyTorch did not write"
+        reason = match[1] if match else "a pickle that PyTorch did not write"
         raise UserError(
             f"{path} was not loaded: besides weights and plain values it contains objects, and loading them could run "
             f"malicious code.\nGet the file from its source again, or save it there again as a state_dict. "

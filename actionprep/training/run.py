@@ -163,19 +163,19 @@ class Run:
     def facts(self) -> dict[str, Any]:
         """The content of run.json."""
         path, advice = self.folder / FACTS, "Train again into another folder."
-        found = _read_table(path, advice)
+        facts = _read_table(path, advice)
         try:
-            _Facts.model_validate(dict(found))
+            _Facts.model_validate(dict(facts))
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
             raise UserError(f"{path} is damaged: its '{name}' is {first['input']!r:.60}. {advice}") from None
-        recorded = found.pop(_CHECKSUM, None)  # runs of earlier versions have none
-        if recorded not in (None, _checksum(found)):
+        recorded = facts.pop(_CHECKSUM, None)  # runs of earlier versions have none
+        if recorded not in (None, _checksum(facts)):
             raise UserError(
                 f"{path} is damaged: its content does not match its checksum. Restore it from a copy. {advice}"
             )
-        return found
+        return facts
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -569,7 +569,9 @@ def _clocks_of(store: Store) -> dict[str, Any]:
         "tolerance": study.tolerance,
         "clock": study.clock,
         "allow_misaligned": study.allow_misaligned,
-        "offsets": {view: found.pop() for view, found in sorted(offsets.items()) if len(found) == 1 and found != {0.0}},
+        "offsets": {
+            view: values.pop() for view, values in sorted(offsets.items()) if len(values) == 1 and values != {0.0}
+        },
     }
 
 
@@ -589,8 +591,8 @@ def mixtures(store: Store, product: str, views: Sequence[str]) -> list[str]:
 def input_digest(store: Store, product: str, snippets: str) -> str:
     """Hash what a training reads: the items of its product and its table of snippets."""
     keys = [*store.items(product), *(key for key in store.items("snippets") if key.recording == snippets)]
-    found = [[key.path, (store.metadata(key) or {}).get("digest")] for key in keys]
-    return hashlib.sha256(canonical_json(found).encode()).hexdigest()
+    digests = [[key.path, (store.metadata(key) or {}).get("digest")] for key in keys]
+    return hashlib.sha256(canonical_json(digests).encode()).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -639,12 +641,12 @@ class _Table(dict[str, Any]):
 def _read_table(path: Path, advice: str) -> dict[str, Any]:
     """Read the table in a JSON file; a damaged file or a missing key raises a UserError with the advice."""
     try:
-        found = json.loads(_read(path), object_hook=lambda values: _Table(values, path, advice))
+        content = json.loads(_read(path), object_hook=lambda values: _Table(values, path, advice))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}. {advice}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{path} is damaged: it does not contain a table. {advice}")
-    return found
+    return content
 
 
 _OLD_NAMES = {"figures": "metrics", "figures_at_thresholds": "metrics_at_thresholds"}

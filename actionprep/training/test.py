@@ -116,9 +116,9 @@ def run_test(
     variants = checkpoint.recipe.test_variants
     carry = checkpoint.recipe.carry if carry is None else carry
     scores = score(checkpoint, dataset, variants=variants, carry=carry)
-    found = metrics_of(scores, table, repeats=repeats)
+    metrics = metrics_of(scores, table, repeats=repeats)
     trained_on = part == "train" or (part == "val" and checkpoint.card.get("phase") == "refit")
-    found |= {
+    metrics |= {
         "part": part,
         "trained_on": trained_on,
         "variants": variants,
@@ -128,24 +128,24 @@ def run_test(
     frames = _frames(scores, dataset, checkpoint.recipe.reads)
     if frames is not None:
         multi_label = is_multi_label(table)
-        found["frames"] = {"carry": carry, **frame_metrics(frames, table, multi_label=multi_label, repeats=repeats)}
+        metrics["frames"] = {"carry": carry, **frame_metrics(frames, table, multi_label=multi_label, repeats=repeats)}
     val = np.array(facts["split"]["rows"]["val"], np.int64)
     held_out = (
         (checkpoint.path.name, scores) if part == "val" else _held_out(run, dataset, val, device=device, carry=carry)
     )
-    calibrated = add_calibration(found, scores, table, held_out)
+    calibrated = add_calibration(metrics, scores, table, held_out)
     if view_subsets and len(dataset.views) > 1 and _leaves_out_views(dataset.reader):
-        found["views"] = _by_views(checkpoint, dataset, variants=variants, carry=carry)
+        metrics["views"] = _by_views(checkpoint, dataset, variants=variants, carry=carry)
     kept = run if part == "test" else Run(below(run.folder, part))
     kept.write_array("calibrated.npy", calibrated.astype(np.float32))
     if frames is not None:
         kept.write_table("frames.csv", frame_rows(frames, table, multi_label=is_multi_label(table)))
-    write_tested(kept, found, scores, table)
+    write_tested(kept, metrics, scores, table)
     if part == "test":
         from actionprep.training.evaluation.report import write_report
 
         write_report(run)
-    return found
+    return metrics
 
 
 def run_test_elsewhere(
@@ -307,19 +307,19 @@ def held_out_scores(run: Run, store: Store | str | Path | None = None, *, device
     recipe = run.recipe
     dataset = SnippetDataset(store, table, recipe.input, views=facts["views"] or None, rows=rows)
     dataset.reader.to(torch_device(device))
-    found = _held_out(run, dataset, rows, device=device, carry=recipe.carry)
-    if found is None:
+    scores = _held_out(run, dataset, rows, device=device, carry=recipe.carry)
+    if scores is None:
         raise UserError(f"{run.folder} has no val part. Train with a share for it: --val 0.15.")
-    return found[1]
+    return scores[1]
 
 
 def keep_scores(run: Run, table: SnippetTable, scores: Scores, *, repeats: int = 1000) -> dict[str, Any]:
     """Compute the metrics of given scores, and write the files of a test to the folder of a run."""
-    found = metrics_of(scores, table, repeats=repeats)
-    found |= {"part": "test", "when": now()}
-    add_calibration(found, scores, table, None)
-    write_tested(run, found, scores, table)
-    return found
+    metrics = metrics_of(scores, table, repeats=repeats)
+    metrics |= {"part": "test", "when": now()}
+    add_calibration(metrics, scores, table, None)
+    write_tested(run, metrics, scores, table)
+    return metrics
 
 
 def _frames(scores: Scores, dataset: SnippetDataset, product: str) -> list[LabeledFrames] | None:

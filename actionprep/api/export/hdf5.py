@@ -90,7 +90,7 @@ def _chosen_items(store: Store, products: Sequence[str] | None, views: Sequence[
                 f"The store {store.url} has no product '{product}'.{nearest(product, available)} Available products: "
                 f"{', '.join(available) or 'none'}."
             )
-    wanted = list(products or [one for one in available if one in (*INPUTS, "snippets", "split")])
+    wanted = list(products or [name for name in available if name in (*INPUTS, "snippets", "split")])
     keys = store.items("+".join(wanted)) if wanted else []
     if not keys:
         raise UserError(

@@ -333,7 +333,7 @@ class _NpzJob:
 
 
 def _frames_product(store: Store, product: str | None) -> str:
-    available = [one for one in ("frames", "lowres") if store.items(one)]
+    available = [candidate for candidate in ("frames", "lowres") if store.items(candidate)]
     if product is not None and product not in ("frames", "lowres"):
         raise UserError(f"npz snippets are written from frames or lowres, not from '{product}'.")
     if product in available or (product is None and available):

@@ -49,21 +49,27 @@ def tracks(
     if truth is None:
         checked = check_tracks(opened_study(study), recordings=recording or (), views=views or ())
         if json:
-            output.print_json({"views": {name: asdict(one) for name, one in checked.items()}})
+            output.print_json({"views": {name: asdict(score) for name, score in checked.items()}})
             return
         output.print_table(
             "Stored tracks, without ground truth",
             ("view", "points", "survival", "visible", "forward-backward (px)"),
             [
-                (name, one.num_points, f"{one.survival:.1%}", f"{one.visible:.1%}", f"{one.forward_backward:.2f}")
-                for name, one in checked.items()
+                (
+                    name,
+                    score.num_points,
+                    f"{score.survival:.1%}",
+                    f"{score.visible:.1%}",
+                    f"{score.forward_backward:.2f}",
+                )
+                for name, score in checked.items()
             ],
         )
         return
     scores = evaluate_tracks(truth, settings=_settings(study, tracker), video=video, mode=query_mode, views=views or ())
     mean = mean_scores(list(scores.values()))
     if json:
-        output.print_json({"videos": {name: asdict(one) for name, one in scores.items()}, "mean": asdict(mean)})
+        output.print_json({"videos": {name: asdict(score) for name, score in scores.items()}, "mean": asdict(mean)})
         return
     output.print_table(
         f"Tracks, query mode {query_mode}, at 256x256",
@@ -71,10 +77,10 @@ def tracks(
         [
             (
                 name,
-                one.num_points,
-                *_percent(one.delta_average, one.average_jaccard, one.occlusion_accuracy, one.survival),
+                score.num_points,
+                *_percent(score.delta_average, score.average_jaccard, score.occlusion_accuracy, score.survival),
             )
-            for name, one in [*scores.items(), *([("mean", mean)] if len(scores) > 1 else [])]
+            for name, score in [*scores.items(), *([("mean", mean)] if len(scores) > 1 else [])]
         ],
     )
     output.print_table(
@@ -120,17 +126,17 @@ def masks(
     from actionprep.api.evaluate import evaluate_masks
 
     scores = evaluate_masks(truth, predicted)
-    mean = sum(one.j_and_f for one in scores.values()) / len(scores)
+    mean = sum(score.j_and_f for score in scores.values()) / len(scores)
     if json:
-        objects: dict[str, Any] = {name: {**asdict(one), "j_and_f": one.j_and_f} for name, one in scores.items()}
+        objects: dict[str, Any] = {name: {**asdict(score), "j_and_f": score.j_and_f} for name, score in scores.items()}
         output.print_json({"objects": objects, "j_and_f": mean})
         return
     output.print_table(
         f"Masks: J&F {mean:.1%}",
         ("object", "frames", "J&F", "J mean", "J recall", "J decay", "F mean", "F recall", "F decay"),
         [
-            (name, one.num_frames, *_percent(one.j_and_f, *list(asdict(one).values())[:-1]))
-            for name, one in scores.items()
+            (name, score.num_frames, *_percent(score.j_and_f, *list(asdict(score).values())[:-1]))
+            for name, score in scores.items()
         ],
     )
 

@@ -65,7 +65,7 @@ def import_(
         "recordings": len(catalog),
         "frames": sum(view.num_frames for view in catalog.views),
         "labels": len(catalog.labels),
-        "subjects": len({one.subject for one in catalog.recordings} - {None}),
+        "subjects": len({item.subject for item in catalog.recordings} - {None}),
         "unreadable": sum(view.status != "ok" for view in catalog.views),
         "items made": len(report.built),
         "quarantined": len(report.quarantined),

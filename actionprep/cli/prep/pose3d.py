@@ -35,36 +35,36 @@ def pose3d(
     from actionprep.api import pose3d as api
 
     opened = opened_study(study)
-    names = [opened.catalog.recording(name).id for name in recording or [one.id for one in opened.catalog.recordings]]
+    names = [opened.catalog.recording(name).id for name in recording or [item.id for item in opened.catalog.recordings]]
     folder = out or opened.root / "pose3d"
     documents: list[dict[str, Any]] = []
     rows = []
     for name in names:
-        found = api.pose3d(
+        result = api.pose3d(
             opened, name, calibration, views=views or (), min_score=min_score, max_error=max_error
         )  # fmt: skip
-        path = api.save_pose3d(found, folder / f"{name.replace('/', '_')}.npz")
-        known = np.isfinite(found.error)
-        error = float(np.median(found.error[known])) if known.any() else float("nan")
+        path = api.save_pose3d(result, folder / f"{name.replace('/', '_')}.npz")
+        known = np.isfinite(result.error)
+        error = float(np.median(result.error[known])) if known.any() else float("nan")
         documents.append(
             {
                 "recording": name,
                 "file": str(path),
-                "skeleton": found.skeleton,
-                "unit": found.unit,
+                "skeleton": result.skeleton,
+                "unit": result.unit,
                 "joints": int(known.size),
                 "triangulated": int(known.sum()),
                 "median_error_px": error,
-                "view_error_px": dict(found.view_error),
-                "epipolar_px": {f"{a} {b}": value for (a, b), value in found.epipolar.items()},
-                "warnings": list(found.warnings),
+                "view_error_px": dict(result.view_error),
+                "epipolar_px": {f"{a} {b}": value for (a, b), value in result.epipolar.items()},
+                "warnings": list(result.warnings),
             }
         )
         rows += [
-            (name, view, f"{found.view_error[view]:.1f}", f"{known.mean():.1%}" if view == found.views[0] else "")
-            for view in found.views
+            (name, view, f"{result.view_error[view]:.1f}", f"{known.mean():.1%}" if view == result.views[0] else "")
+            for view in result.views
         ]
-        for warning in found.warnings if not json else ():
+        for warning in result.warnings if not json else ():
             output.warn(f"{name}: {warning}.")
     if json:
         output.print_json({"recordings": documents})

@@ -223,7 +223,7 @@ def formats(
         output.print_json([dict(zip(("kind", "name", "what", "example"), row, strict=True)) for row in rows])
         return
     for kind, title in _FORMAT_TITLES.items():
-        cells = [(name, f"{what}\n{example}".strip()) for one, name, what, example in rows if one == kind]
+        cells = [(name, f"{what}\n{example}".strip()) for row_kind, name, what, example in rows if row_kind == kind]
         output.print_table(title, ("name", "what it is, and an example"), cells, whole=("name",))
         output.print_text("")
 

@@ -43,7 +43,7 @@ def sync(
     if recording:
         names = [opened.catalog.recording(name).id for name in recording]
     else:
-        names = [one.id for one in opened.catalog.recordings if len(opened.catalog.views_of(one.id)) > 1]
+        names = [item.id for item in opened.catalog.recordings if len(opened.catalog.views_of(item.id)) > 1]
     folder = out or opened.root / "show" / "sync"
     results, images = [], []
     with output.progress_bar("comparing", len(names), "recordings", quiet=json) as advance:

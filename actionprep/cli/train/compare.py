@@ -101,7 +101,7 @@ def sweep(
     report = (lambda _: None) if json else output.note
     for message in not_used:
         report(message)
-    found = train_all(
+    results = train_all(
         where.store,
         chosen,
         where.runs / name,
@@ -121,17 +121,17 @@ def sweep(
         measure=measure,
         log=report,
     )
-    failures = [{"run": str(job.folder), "reason": reason} for job, reason in found.failures]
+    failures = [{"run": str(job.folder), "reason": reason} for job, reason in results.failures]
     if json:
-        table = None if found.comparison is None else found.comparison.document()
-        output.print_json({"folder": str(found.folder), "comparison": table, "failures": failures})
+        table = None if results.comparison is None else results.comparison.document()
+        output.print_json({"folder": str(results.folder), "comparison": table, "failures": failures})
     else:
-        if found.comparison is not None:
-            _print_comparison(found.comparison)
-            output.note(f"Wrote compare.csv, compare.md, compare.json and compare.png to {found.folder}")
+        if results.comparison is not None:
+            _print_comparison(results.comparison)
+            output.note(f"Wrote compare.csv, compare.md, compare.json and compare.png to {results.folder}")
         for failure in failures:
             output.warn(f"{failure['run']}: {failure['reason']}")
-        command = shlex.join(["actiontrain", "compare", str(found.folder)])
+        command = shlex.join(["actiontrain", "compare", str(results.folder)])
         output.print_next(with_study(command, study), "compares the runs of this sweep again")
     if failures:
         raise typer.Exit(1)

@@ -29,7 +29,7 @@ def with_modifiers(label: str, modifiers: Sequence[str], *, used: bool) -> tuple
         modifiers: Its modifiers; empty ones and "None" mean none.
         used: Whether the modifiers become part of the label.
     """
-    chosen = [one.strip() for one in modifiers if one.strip() not in ("", "None", "NA")]
+    chosen = [modifier.strip() for modifier in modifiers if modifier.strip() not in ("", "None", "NA")]
     if not chosen:
         return label, ""
     return (f"{label}: {', '.join(chosen)}", "") if used else (label, MODIFIERS)
@@ -69,9 +69,9 @@ def _state_behaviors(conf: Any) -> dict[str, bool]:
     if not isinstance(conf, dict):
         raise ValueError("it has no 'behaviors_conf', as projects of BORIS have")
     return {
-        str(one["code"]): "state" in str(one["type"]).lower()
-        for one in conf.values()
-        if isinstance(one, dict) and "code" in one and "type" in one
+        str(behavior["code"]): "state" in str(behavior["type"]).lower()
+        for behavior in conf.values()
+        if isinstance(behavior, dict) and "code" in behavior and "type" in behavior
     }
 
 
@@ -82,7 +82,7 @@ def _observation(
     # BORIS adds the offset of an observation to the times of its events.
     shift = float(observation.get("time offset") or 0.0)
     is_paired: dict[tuple[str, str, str], float] = {}
-    for event in sorted(observation["events"], key=lambda one: float(one[0])):
+    for event in sorted(observation["events"], key=lambda row: float(row[0])):
         time, subject, code = float(event[0]) - shift, str(event[1]), str(event[2])
         details = str(event[3]) if len(event) > 3 else ""
         if code not in states:
@@ -140,7 +140,7 @@ def _row(
     modifiers: bool,
     is_point: bool = False,
 ) -> AnnotatedRow | RowError:
-    file, begin, end = next(one for one in media.files if onset < one[2])
+    file, begin, end = next(part for part in media.files if onset < part[2])
     if offset > end:
         return RowError(
             f"'{code}' from {onset:g} to {offset:g} s of observation '{name}' continues from the media file '{file}' into "

@@ -72,19 +72,21 @@ def _track(track: ElementTree.Element, task: _Task) -> Iterator[AnnotatedRow]:
             visible.append((frames[index], end, shape))
     for first, last in _runs([(begin, end, label) for begin, end, _ in visible]):
         yield _row(task, first, last, label, "")
-    names = dict.fromkeys(one.get("name", "") for _, _, shape in visible for one in shape.iterfind("./attribute"))
-    fixed = {one.get("name", ""): (one.text or "").strip() for one in track.iterfind("./attribute")}
+    names = dict.fromkeys(
+        attribute.get("name", "") for _, _, shape in visible for attribute in shape.iterfind("./attribute")
+    )
+    fixed = {attribute.get("name", ""): (attribute.text or "").strip() for attribute in track.iterfind("./attribute")}
     for name in [*names, *(name for name in fixed if name not in names)]:
         current = fixed.get(name, "")
         values: list[tuple[int, int, str]] = []
         for begin, end, shape in visible:
-            for one in shape.iterfind("./attribute"):
-                if one.get("name") == name:
-                    current = (one.text or "").strip()
+            for attribute in shape.iterfind("./attribute"):
+                if attribute.get("name") == name:
+                    current = (attribute.text or "").strip()
             values.append((begin, end, current))
         for value in dict.fromkeys(value for _, _, value in values):
             if value:
-                for first, last in _runs([one for one in values if one[2] == value]):
+                for first, last in _runs([attribute for attribute in values if attribute[2] == value]):
                     yield _row(task, first, last, value, name)
 
 

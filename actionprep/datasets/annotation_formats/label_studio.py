@@ -83,9 +83,15 @@ def _task(task: Mapping[str, Any], kinds: set[str]) -> Iterator[AnnotatedRow | R
 
 def _result(name: str | None, value: Mapping[str, Any], layer: str, annotator: str) -> Iterator[AnnotatedRow]:
     for label in value.get("timelinelabels", ()):
-        for one in value["ranges"]:
+        for span in value["ranges"]:
             yield AnnotatedRow(
-                name, int(one["start"]) - 1, int(one["end"]), str(label), layer=layer, annotator=annotator, unit="frame"
+                name,
+                int(span["start"]) - 1,
+                int(span["end"]),
+                str(label),
+                layer=layer,
+                annotator=annotator,
+                unit="frame",
             )
     if "start" in value and "end" in value:
         for label in value.get("labels", ()):

@@ -36,7 +36,11 @@ def _read(classes: Path | None, path: Path, columns: Mapping[str, str]) -> Itera
         name = tube.get("path") if isinstance(tube, dict) else None
         labels = tube.get("label") if isinstance(tube, dict) else None
         labels = [labels] if isinstance(labels, str) else labels
-        if not isinstance(name, str) or not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
+        if (
+            not isinstance(name, str)
+            or not isinstance(labels, list)
+            or not all(isinstance(item, str) for item in labels)
+        ):
             yield RowError(f"tube {index} needs 'path' and 'label'")
             continue
         unknown = [label for label in labels if known is not None and label not in known]

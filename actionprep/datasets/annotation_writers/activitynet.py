@@ -18,7 +18,8 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
         if video.split:
             entry["subset"] = _SUBSETS[video.split]
         entry["annotations"] = [
-            {"segment": [round(one.onset, 6), round(one.offset, 6)], "label": one.label} for one in video.segments
+            {"segment": [round(segment.onset, 6), round(segment.offset, 6)], "label": segment.label}
+            for segment in video.segments
         ]
         database[video.recording] = entry
     return json.dumps({"version": "actionprep", "database": database}, ensure_ascii=False, indent=1) + "\n"

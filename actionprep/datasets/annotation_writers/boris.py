@@ -16,7 +16,7 @@ _DATE = "1970-01-01T00:00:00"
 
 
 def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
-    subjects = sorted({one.layer for video in videos for one in video.segments} - {""})
+    subjects = sorted({segment.layer for video in videos for segment in video.segments} - {""})
     document = {
         "time_format": "hh:mm:ss",
         "project_date": _DATE,
@@ -54,9 +54,9 @@ def _observation(video: AnnotatedVideo) -> dict[str, Any]:
     name = video.file_name if video.path is None else str(video.path)
     media = {str(player): [] if player > 1 else [name] for player in range(1, 9)}
     events: list[list[Any]] = [
-        [round(time, 6), one.layer, one.label, "", one.annotator]
-        for one in video.on_video_clock()
-        for time in (one.onset, one.offset)
+        [round(time, 6), segment.layer, segment.label, "", segment.annotator]
+        for segment in video.on_video_clock()
+        for time in (segment.onset, segment.offset)
     ]
     ordered = sorted(events, key=lambda event: event[0])
     return {

@@ -39,11 +39,11 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
     ElementTree.SubElement(size, "width").text = str(width)
     ElementTree.SubElement(size, "height").text = str(height)
     number = 0
-    for one in video.segments:
-        first, last = video.frames_of(one)
+    for segment in video.segments:
+        first, last = video.frames_of(segment)
         if first == last:
             continue  # no frame begins in it
-        track = ElementTree.SubElement(root, "track", {"id": str(number), "label": one.label, "source": "manual"})
+        track = ElementTree.SubElement(root, "track", {"id": str(number), "label": segment.label, "source": "manual"})
         number += 1
         frames = [first] if last - first == 1 else [first, last - 1]
         for frame in frames:

@@ -39,7 +39,9 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
     )
     order = ElementTree.SubElement(root, "TIME_ORDER")
     tiers = _tiers(video)
-    times = sorted({_milliseconds(time) for own in tiers.values() for one in own for time in (one.onset, one.offset)})
+    times = sorted(
+        {_milliseconds(time) for own in tiers.values() for segment in own for time in (segment.onset, segment.offset)}
+    )
     slot_of = {time: f"ts{number}" for number, time in enumerate(times, start=1)}
     for time, slot in slot_of.items():
         if time < 0:
@@ -52,8 +54,8 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
     for (name, annotator), own in tiers.items():
         attributes = {"LINGUISTIC_TYPE_REF": "default-lt", "TIER_ID": name}
         tier = ElementTree.SubElement(root, "TIER", attributes | ({"ANNOTATOR": annotator} if annotator else {}))
-        for one in own:
-            begin, end = _milliseconds(one.onset), _milliseconds(one.offset)
+        for segment in own:
+            begin, end = _milliseconds(segment.onset), _milliseconds(segment.offset)
             annotation = ElementTree.SubElement(
                 ElementTree.SubElement(tier, "ANNOTATION"),
                 "ALIGNABLE_ANNOTATION",
@@ -63,7 +65,7 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
                     "TIME_SLOT_REF2": slot_of[end],
                 },
             )
-            ElementTree.SubElement(annotation, "ANNOTATION_VALUE").text = one.label
+            ElementTree.SubElement(annotation, "ANNOTATION_VALUE").text = segment.label
     ElementTree.SubElement(
         root,
         "LINGUISTIC_TYPE",
@@ -76,13 +78,13 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
 def _tiers(video: AnnotatedVideo) -> dict[tuple[str, str], list[Segment]]:
     """Segments on the video's clock by name of the tier and annotator."""
     layers: dict[tuple[str, str], list[Segment]] = defaultdict(list)
-    for one in video.on_video_clock():
-        layers[one.layer or _UNNAMED, one.annotator].append(one)
+    for segment in video.on_video_clock():
+        layers[segment.layer or _UNNAMED, segment.annotator].append(segment)
     shared = {layer for layer, _ in layers if sum(other == layer for other, _ in layers) > 1}
     tiers: dict[tuple[str, str], list[Segment]] = {}
     for (layer, annotator), own in sorted(layers.items()):
         name = f"{layer}@{annotator}" if layer in shared else layer
-        own.sort(key=lambda one: one.onset)
+        own.sort(key=lambda segment: segment.onset)
         overlap = any(
             _milliseconds(after.onset) < _milliseconds(before.offset) for before, after in itertools.pairwise(own)
         )
@@ -90,8 +92,8 @@ def _tiers(video: AnnotatedVideo) -> dict[tuple[str, str], list[Segment]]:
             tiers[name, annotator] = own
             continue
         check_no_overlap(video, tool="ELAN", per_label=True)
-        for label in sorted({one.label for one in own}):
-            tiers[f"{name}: {label}", annotator] = [one for one in own if one.label == label]
+        for label in sorted({segment.label for segment in own}):
+            tiers[f"{name}: {label}", annotator] = [segment for segment in own if segment.label == label]
     return tiers
 
 

@@ -16,7 +16,7 @@ def labels_by_frame(video: AnnotatedVideo, labels: Sequence[str]) -> np.ndarray:
     """
     applies = np.zeros((len(video.frame_times), len(labels)), bool)
     code_of = {label: code for code, label in enumerate(labels)}
-    for one in video.segments:
-        first, last = video.frames_of(one)
-        applies[first:last, code_of[one.label]] = True
+    for segment in video.segments:
+        first, last = video.frames_of(segment)
+        applies[first:last, code_of[segment.label]] = True
     return applies

@@ -23,8 +23,8 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
 
 def _results(video: AnnotatedVideo) -> list[dict[str, Any]]:
     results = []
-    for number, one in enumerate(video.segments, start=1):
-        first, last = video.frames_of(one)
+    for number, segment in enumerate(video.segments, start=1):
+        first, last = video.frames_of(segment)
         if first < last:
             results.append(
                 {
@@ -33,7 +33,7 @@ def _results(video: AnnotatedVideo) -> list[dict[str, Any]]:
                     "from_name": "timelineLabels",
                     "to_name": "video",
                     "origin": "manual",
-                    "value": {"ranges": [{"start": first + 1, "end": last}], "timelinelabels": [one.label]},
+                    "value": {"ranges": [{"start": first + 1, "end": last}], "timelinelabels": [segment.label]},
                 }
             )
     return results

@@ -14,9 +14,16 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["recording", "onset", "offset", "label", "layer", "annotator"])
     for video in videos:
-        for one in video.segments:
+        for segment in video.segments:
             writer.writerow(
-                [video.recording, f"{one.onset:.6f}", f"{one.offset:.6f}", one.label, one.layer, one.annotator]
+                [
+                    video.recording,
+                    f"{segment.onset:.6f}",
+                    f"{segment.offset:.6f}",
+                    segment.label,
+                    segment.layer,
+                    segment.annotator,
+                ]
             )
     return buffer.getvalue()
 

@@ -12,7 +12,7 @@ _SELECT, _VIDEO, _LOCAL, _URI = 4, 4, 1, 2
 
 
 def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
-    layers = sorted({one.layer for video in videos for one in video.segments})
+    layers = sorted({segment.layer for video in videos for segment in video.segments})
     options = {label: str(number) for number, label in enumerate(labels, start=1)}
     attributes = {
         str(number): {
@@ -32,13 +32,13 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
         source = video.file_name if video.path is None else video.path.as_uri()
         place = _LOCAL if video.path is None else _URI
         files[str(number)] = {"fid": str(number), "fname": video.file_name, "type": _VIDEO, "loc": place, "src": source}
-        for index, one in enumerate(video.on_video_clock(), start=1):
+        for index, segment in enumerate(video.on_video_clock(), start=1):
             metadata[f"{number}_{index}"] = {
                 "vid": str(number),
                 "flg": 0,
-                "z": [round(one.onset, 6), round(one.offset, 6)],
+                "z": [round(segment.onset, 6), round(segment.offset, 6)],
                 "xy": [],
-                "av": {number_of[one.layer]: options[one.label]},
+                "av": {number_of[segment.layer]: options[segment.label]},
             }
     document = {
         "project": {

@@ -17,7 +17,9 @@ def _write(videos: Sequence[AnnotatedVideo], labels: Sequence[str]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["labelId", "timestamp", "endTimestamp"])
     for video in videos:
-        writer.writerows([one.label, f"{one.onset:.3f}", f"{one.offset:.3f}"] for one in video.on_video_clock())
+        writer.writerows(
+            [segment.label, f"{segment.onset:.3f}", f"{segment.offset:.3f}"] for segment in video.on_video_clock()
+        )
     return buffer.getvalue()
 
 

@@ -56,8 +56,8 @@ class AnnotatedVideo:
         """Return the segments in seconds on the video's own clock, which players show."""
         rate = 1 + self.drift * 1e-6
         return tuple(
-            replace(one, onset=(one.onset - self.offset) / rate, offset=(one.offset - self.offset) / rate)
-            for one in self.segments
+            replace(segment, onset=(segment.onset - self.offset) / rate, offset=(segment.offset - self.offset) / rate)
+            for segment in self.segments
         )
 
     def frames_of(self, segment: Segment) -> tuple[int, int]:
@@ -114,7 +114,7 @@ def check_no_overlap(video: AnnotatedVideo, *, tool: str, per_label: bool) -> No
         UserError: If two segments overlap, with both.
     """
     last: dict[tuple[str, ...], Segment] = {}
-    for segment in sorted(video.segments, key=lambda one: one.onset):
+    for segment in sorted(video.segments, key=lambda item: item.onset):
         key = (segment.label, segment.layer, segment.annotator) if per_label else ()
         before = last.get(key)
         if before is not None and microseconds(segment.onset) < microseconds(before.offset):

@@ -153,15 +153,15 @@ def draw_limbs(xy, score, limbs, out, clear, sigma, reach, least, scale, half): 
         for p in range(planes):
             first, last = (p, p + 1) if planes > 1 else (0, persons)
             for n in range(len(limbs)):
-                one, other = limbs[n, 0], limbs[n, 1]
+                start, other = limbs[n, 0], limbs[n, 1]
                 for t in range(frames):
                     image = out[b, p, n, t]
                     if clear:
                         image[:] = 0
                     for m in range(first, last):
-                        ax, ay = np.float64(xy[b, m, t, one, 0]), np.float64(xy[b, m, t, one, 1])
+                        ax, ay = np.float64(xy[b, m, t, start, 0]), np.float64(xy[b, m, t, start, 1])
                         bx, by = np.float64(xy[b, m, t, other, 0]), np.float64(xy[b, m, t, other, 1])
-                        sa, sb = np.float64(score[b, m, t, one]), np.float64(score[b, m, t, other])
+                        sa, sb = np.float64(score[b, m, t, start]), np.float64(score[b, m, t, other])
                         if not (_drawable(ax, ay, sa, least) and _drawable(bx, by, sb, least)):
                             continue
                         if (bx - ax) ** 2 + (by - ay) ** 2 < 1.0:

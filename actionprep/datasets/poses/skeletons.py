@@ -448,14 +448,14 @@ def _plan(source: Skeleton, target: Skeleton) -> tuple[list[dict[int, float]], C
     derived: dict[str, tuple[str, ...]] = {}
     missing: list[str] = []
     for joint in target.joints:
-        found = resolve(joint, frozenset())
-        sources.append({source.index(name): share for name, share in (found or {}).items()})
-        if found is None:
+        resolved = resolve(joint, frozenset())
+        sources.append({source.index(name): share for name, share in (resolved or {}).items()})
+        if resolved is None:
             missing.append(joint)
-        elif list(found) == [joint]:
+        elif list(resolved) == [joint]:
             kept[joint] = joint
         else:
-            derived[joint] = tuple(found)
+            derived[joint] = tuple(resolved)
     used = {index for weights in sources for index in weights}
     lost = tuple(joint for index, joint in enumerate(source.joints) if index not in used)
     done = Conversion(source.name, target.name, MappingProxyType(kept), MappingProxyType(derived), tuple(missing), lost)
@@ -505,14 +505,14 @@ def _from_table(table: dict[str, Any], *, name: str, where: str) -> Skeleton:
         return joints.index(joint)
 
     def pairs(key: str, value: Any) -> tuple[tuple[int, int], ...]:
-        found = []
+        layouts = []
         if not isinstance(value, list):
             raise UserError(f"'{key}' in {where} must be a list of pairs of joint names, got {value!r}.")
         for pair in value:
             if not isinstance(pair, list) or len(pair) != 2 or pair[0] == pair[1]:
                 raise UserError(f"'{key}' in {where} must hold pairs of two different joint names, got {pair!r}.")
-            found.append((position(pair[0], key), position(pair[1], key)))
-        return tuple(found)
+            layouts.append((position(pair[0], key), position(pair[1], key)))
+        return tuple(layouts)
 
     symmetric = table.get("symmetric")
     if symmetric is None:

@@ -121,8 +121,8 @@ class RemoteFiles(StoreFiles):
         """Bytes of a file."""
         from zarr.core.sync import sync
 
-        found = sync((self._root / path).get())
-        return None if found is None else bytes(found.to_bytes())
+        buffer = sync((self._root / path).get())
+        return None if buffer is None else bytes(buffer.to_bytes())
 
     def folders(self, path: str) -> list[str]:
         """Names of the folders in a folder."""
@@ -134,8 +134,8 @@ class RemoteFiles(StoreFiles):
             return [name async for name in place.store.list_dir(place.path)]
 
         # A listing gives files too, of which a store has only these two kinds beside its folders.
-        found = {name.rstrip("/") for name in sync(names())}
-        return sorted(name for name in found if name and name[0] != "." and name != "zarr.json")
+        folders = {name.rstrip("/") for name in sync(names())}
+        return sorted(name for name in folders if name and name[0] != "." and name != "zarr.json")
 
     def walk(self, path: str) -> Iterator[tuple[str, list[str], list[str]]]:
         """Walk folders from a path."""

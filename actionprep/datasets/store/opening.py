@@ -31,7 +31,7 @@ def open_store(store: Store | str | Path) -> Store:
 
     if is_npz_folder(path):
         return NpzStore(path)
-    inside = [] if not path.is_dir() else [one for one in sorted(path.iterdir()) if _may_be_npz_folder(one)]
+    inside = [] if not path.is_dir() else [child for child in sorted(path.iterdir()) if _may_be_npz_folder(child)]
     if len(inside) > 1:
         listed = name_list([folder.name for folder in inside])
         raise UserError(f"{path} has {len(inside)} folders of npz snippets: {listed}. Name one of them.")

@@ -680,8 +680,10 @@ class Store:
         assert self.path is not None
         stale = None
         while folder != self.path:
-            found = parse_metadata(self._files.read((folder / "zarr.json").relative_to(self.path).as_posix()))
-            if found is not None and (found.get("node_type") == "array" or "digest" in found.get("attributes", {})):
+            metadata = parse_metadata(self._files.read((folder / "zarr.json").relative_to(self.path).as_posix()))
+            if metadata is not None and (
+                metadata.get("node_type") == "array" or "digest" in metadata.get("attributes", {})
+            ):
                 stale = folder
             folder = folder.parent
         if stale is not None:
@@ -794,8 +796,8 @@ def prove_item(item: ItemReader) -> None:
         for start in range(0, len(array), step):
             values.update(array[start : start + step])
         digests[name] = array_digest(values.hexdigest(), array.shape, array.dtype, array.axes, array.unit)
-    found = hashlib.sha256(canonical_json([digests, item.attributes]).encode()).hexdigest()
-    if found != item.digest:
+    digest = hashlib.sha256(canonical_json([digests, item.attributes]).encode()).hexdigest()
+    if digest != item.digest:
         raise DamagedItemError(f"Damaged item {item.where}: its content is not what was written.")
 
 

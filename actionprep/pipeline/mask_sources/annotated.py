@@ -293,7 +293,7 @@ def _cvat_frames(content: bytes, first: int) -> tuple[dict[int, list[Shape]], di
     labels = [name.text or "" for name in root.iter("name")]
     frames: dict[int, list[Shape]] = {}
     sizes: dict[int, tuple[int, int]] = {}
-    found = False
+    any_video = False
     size = root.find("meta/task/original_size")
     if size is None:
         size = root.find("meta/job/original_size")
@@ -303,14 +303,14 @@ def _cvat_frames(content: bytes, first: int) -> tuple[dict[int, list[Shape]], di
         frames[index] = []
         for node in image:
             if node.tag in ("mask", "polygon"):
-                found = True
+                any_video = True
                 label = node.get("label", "")
                 frames[index].append(_cvat_shape(node, labels.index(label) + 1 if label in labels else 1, extent))
     for track in root.iter("track"):
         for node in track:
             if node.tag not in ("mask", "polygon"):
                 continue
-            found = True
+            any_video = True
             if size is None:
                 raise ValueError("it has tracks and no <original_size>")
             extent = _extent(int(size.findtext("height") or 0), int(size.findtext("width") or 0))
@@ -319,7 +319,7 @@ def _cvat_frames(content: bytes, first: int) -> tuple[dict[int, list[Shape]], di
             shapes = frames.setdefault(index, [])
             if node.get("outside") != "1":
                 shapes.append(_cvat_shape(node, int(track.attrib["id"]), extent))
-    if not found:
+    if not any_video:
         raise ValueError("it has no <mask> and no <polygon>")
     return frames, sizes
 

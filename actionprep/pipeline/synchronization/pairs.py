@@ -119,7 +119,7 @@ def _fit(
     peak = float(stack[best])
     runner_up = _runner_up(stack, best)
     near = max(2, round(max(period, 0.06) * 1.5 / step))
-    found, used, uncertain = [], [], []
+    matches, used, uncertain = [], [], []
     for row, curve in enumerate(curves):
         middle = best + round(away[row] * drift * 1e-6 / step)
         low, high = max(middle - near, 1), min(middle + near + 1, len(lags) - 1)
@@ -128,10 +128,10 @@ def _fit(
         k = low + int(np.argmax(curve[low:high]))
         if curve[k] < 0.1 or not curve[k - 1] <= curve[k] >= curve[k + 1]:
             continue
-        found.append(float(lags[k]) + _parabola(curve[k - 1 : k + 2]) * step)
+        matches.append(float(lags[k]) + _parabola(curve[k - 1 : k + 2]) * step)
         used.append(row)
         uncertain.append(_lag_error(curve[k - 1 : k + 2], step, float(weights[row, k]) * step / period))
-    times, measured = away[used], np.array(found)
+    times, measured = away[used], np.array(matches)
     strength = np.array([curves[row].max() for row in used])
     line = _robust_line(times, measured, strength)
     agrees = np.abs(line.residuals) <= max(3 * line.scale, step)

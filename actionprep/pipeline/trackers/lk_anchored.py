@@ -61,11 +61,11 @@ class AnchoredLucasKanade(LucasKanade):
             ours = self._patches(frames[target], matched[candidates])
             alike = (self._patches(frames[start], query[candidates]) * ours).sum(axis=(1, 2)) >= SIMILARITY
             kept = candidates[alike]
-            found = points[kept]
-            xy[target, found] = matched[kept]
+            moved = points[kept]
+            xy[target, moved] = matched[kept]
             certainty = (1 / (1 + (error[kept] / limit) ** 2)).astype(np.float32)
             for values in (visibility, confidence):
-                values[target, found] = np.maximum(values[target, found], certainty)
+                values[target, moved] = np.maximum(values[target, moved], certainty)
 
     def _match(
         self, anchor: np.ndarray, frame: np.ndarray, query: np.ndarray, guess: np.ndarray

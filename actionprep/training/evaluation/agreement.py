@@ -165,14 +165,14 @@ def _pair(
     confusion = np.zeros((len(labels) + 1,) * 2, np.int64)
     matched = {label: np.zeros((len(OVERLAPS), 3), np.int64) for label in labels}
     for recording in recordings:
-        one, two = raters[first][recording], raters[second][recording]
-        weights, (of_one, of_two) = _timelines([one, two], spans[recording], labels)
+        first_rating, two = raters[first][recording], raters[second][recording]
+        weights, (of_one, of_two) = _timelines([first_rating, two], spans[recording], labels)
         for code, label in enumerate(labels):
             for row, column in itertools.product((0, 1), repeat=2):
                 same = (of_one[:, code] == bool(row)) & (of_two[:, code] == bool(column))
                 by_label[label][row, column] += weights[same].sum()
-            truth, found = _bouts(one, label, code), _bouts(two, label, code)
-            matched[label] += np.array([matches(truth, found, overlap) for overlap in OVERLAPS])
+            truth, predicted = _bouts(first_rating, label, code), _bouts(two, label, code)
+            matched[label] += np.array([matches(truth, predicted, overlap) for overlap in OVERLAPS])
         if whole:
             np.add.at(confusion, (_codes(of_one), _codes(of_two)), weights)
     rows = []
@@ -215,14 +215,17 @@ def _timelines(
         Length of each interval in microseconds, shape (N,), and per rater whether each label applies, shape (N, C).
     """
     low, high = (int(edge) for edge in microseconds(np.array(span)))
-    times = [microseconds(np.array([[one.onset, one.offset] for one in rated]).reshape(-1, 2)) for rated in raters]
+    times = [
+        microseconds(np.array([[segment.onset, segment.offset] for segment in rated]).reshape(-1, 2))
+        for rated in raters
+    ]
     clipped = [np.clip(each, low, high) for each in times]
     edges = np.unique(np.concatenate([[low, high], *(each.ravel() for each in clipped)]))
     code_of = {label: code for code, label in enumerate(labels)}
     states = []
     for rated, each in zip(raters, clipped, strict=True):
         change = np.zeros((len(edges), len(labels)), np.int64)
-        codes = np.array([code_of[one.label] for one in rated], np.int64)
+        codes = np.array([code_of[segment.label] for segment in rated], np.int64)
         np.add.at(change, (np.searchsorted(edges, each[:, 0]), codes), 1)
         np.add.at(change, (np.searchsorted(edges, each[:, 1]), codes), -1)
         states.append(np.cumsum(change, axis=0)[:-1] > 0)
@@ -263,7 +266,7 @@ def _fleiss_of_label(
 ) -> float:
     counts, weights = [np.zeros((0, 2))], [np.zeros(0)]
     for recording in recordings:
-        rated = [[one for one in ratings[recording] if one.label == label] for ratings in raters.values()]
+        rated = [[segment for segment in ratings[recording] if segment.label == label] for ratings in raters.values()]
         weight, states = _timelines(rated, spans[recording], [label])
         yes = np.sum([state[:, 0] for state in states], axis=0)
         counts.append(np.stack([len(raters) - yes, yes], axis=1))

@@ -100,10 +100,10 @@ def tune_rules(
         ValueError: If there is no true bout.
     """
     actual = {
-        timeline.recording: [one for one in truth.get(timeline.recording, ()) if one.label != background]
+        timeline.recording: [segment for segment in truth.get(timeline.recording, ()) if segment.label != background]
         for timeline in timelines
     }
-    lengths = [one.offset - one.onset for segments in actual.values() for one in segments]
+    lengths = [segment.offset - segment.onset for segments in actual.values() for segment in segments]
     if not lengths:
         raise ValueError("the recordings have no true bout")
     typical = statistics.median(lengths)
@@ -133,7 +133,8 @@ def tune_rules(
                 best = (f1, rules)
     assert best is not None
     plain = {
-        timeline.recording: [one for one, _ in timeline.segments() if one.label != background] for timeline in timelines
+        timeline.recording: [segment for segment, _ in timeline.segments() if segment.label != background]
+        for timeline in timelines
     }
     return TunedRules(best[1], best[0], f1_at_50(actual, plain), tried)
 
@@ -197,9 +198,11 @@ def _whole_microseconds(segments: Iterable[Segment], codes: dict[str, int]) -> l
     return sorted(
         (
             FrameSegment(
-                codes.setdefault(one.label, len(codes)), int(microseconds(one.onset)), int(microseconds(one.offset))
+                codes.setdefault(segment.label, len(codes)),
+                int(microseconds(segment.onset)),
+                int(microseconds(segment.offset)),
             )
-            for one in segments
+            for segment in segments
         ),
         key=lambda bout: (bout.first, bout.last),
     )

@@ -134,7 +134,7 @@ def windows_with_frames(
     Returns:
         Bool of shape (W,); True for all if a product has no frame times.
     """
-    found = np.zeros(len(onset), bool)
+    with_frames = np.zeros(len(onset), bool)
     for view in views:
         for name in product.split("+"):
             if not store.has(name, recording, view):
@@ -146,8 +146,8 @@ def windows_with_frames(
             near = np.clip(np.searchsorted(times, onset), 1, max(len(times) - 1, 1))
             distance = np.abs(times[[near - 1, np.minimum(near, len(times) - 1)]] - onset).min(axis=0)
             interval = np.median(np.diff(times)) if len(times) > 1 else 0.0
-            found |= (last > first) | (distance <= 1.5 * interval + 1e-6)
-    return found
+            with_frames |= (last > first) | (distance <= 1.5 * interval + 1e-6)
+    return with_frames
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,8 @@ class FusionReader(ProductReader):
 
     def evidence(self, batch: Batch) -> Tensor:
         """Return which samples have evidence in some part."""
-        found = [part.evidence(arrays).cpu() for part, arrays in zip(self.parts, self._split_parts(batch), strict=True)]
-        return torch_any(found)
+        parts = [part.evidence(arrays).cpu() for part, arrays in zip(self.parts, self._split_parts(batch), strict=True)]
+        return torch_any(parts)
 
     def collate(self, samples: Sequence[Batch]) -> Batch:  # noqa: D102
         split_samples = [self._split_parts(sample) for sample in samples]

@@ -83,7 +83,7 @@ def _parts(
     content: Any, path: Path
 ) -> tuple[dict[Any, dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]], bool]:
     def objects(values: Any, key: str) -> list[dict[str, Any]]:
-        if not isinstance(values, list) or not all(isinstance(one, dict) for one in values):
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
             raise InputError(f"{key} in {path} must be a list of objects.")
         return values
 
@@ -114,7 +114,7 @@ def _layout(annotations: list[dict[str, Any]], categories: list[dict[str, Any]],
     if layouts:
         return layouts.pop()
     lists = [annotation["keypoints"] for annotation in annotations if annotation.get("keypoints")]
-    counts = {len(one) // 3 for one in lists if isinstance(one, list)}
+    counts = {len(keypoints) // 3 for keypoints in lists if isinstance(keypoints, list)}
     if len(counts) == 1 and (count := counts.pop()) in _BY_COUNT:
         return _BY_COUNT[count]
     raise UserError(
@@ -229,24 +229,29 @@ def _item(
     path: Path,
 ) -> PoseItem:
     joints = skeleton(layout).num_joints
-    lists = [[_person(one, joints, flags, path) for one in by_image.get(image_id, [])] for _, image_id, _ in frames]
+    lists = [
+        [_person(annotation, joints, flags, path) for annotation in by_image.get(image_id, [])]
+        for _, image_id, _ in frames
+    ]
     keypoints, score = pack_persons(lists, joints)
     slots = keypoints.shape[1]
     boxes = np.zeros((len(frames), slots, 4), np.float32)
     track = np.full((len(frames), slots), -1, np.int64)
     boxed = False
     people = [by_image.get(image_id, []) for _, image_id, _ in frames]
-    person_key = "track_id" if any("track_id" in one for of_frame in people for one in of_frame) else "idx"
+    person_key = (
+        "track_id" if any("track_id" in annotation for of_frame in people for annotation in of_frame) else "idx"
+    )
     for t, (_, image_id, _) in enumerate(frames):
-        for m, one in enumerate(by_image.get(image_id, [])):
-            if one.get("bbox") is not None:
-                box = numbers(one["bbox"], "'bbox'", str(path))
+        for m, annotation in enumerate(by_image.get(image_id, [])):
+            if annotation.get("bbox") is not None:
+                box = numbers(annotation["bbox"], "'bbox'", str(path))
                 if box.shape != (4,):
-                    raise InputError(f"'bbox' in {path} must be left, top, width, height, got {one['bbox']}.")
+                    raise InputError(f"'bbox' in {path} must be left, top, width, height, got {annotation['bbox']}.")
                 boxes[t, m] = (*box[:2], *(box[:2] + box[2:]))
                 boxed = True
-            if score[t, m].any() and one.get(person_key) is not None:
-                track[t, m] = _person_number(one[person_key], person_key, path)
+            if score[t, m].any() and annotation.get(person_key) is not None:
+                track[t, m] = _person_number(annotation[person_key], person_key, path)
     if person_key == "idx" and _repeats(track):
         # Without tracking, AlphaPose gives everybody the same number.
         track[:] = -1

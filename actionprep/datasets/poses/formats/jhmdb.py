@@ -127,7 +127,7 @@ def _clip(file: Path, key: str, splits: tuple[str, ...]) -> PoseItem:
 
 
 def _splits(root: Path) -> dict[tuple[str, str], list[str]]:
-    found: dict[tuple[str, str], list[str]] = {}
+    parts: dict[tuple[str, str], list[str]] = {}
     for file in sorted(root.rglob("*_test_split[123].txt")):
         match = re.match(r"(.+)_test_split([123])$", file.stem)
         if match is None:
@@ -139,5 +139,5 @@ def _splits(root: Path) -> dict[tuple[str, str], list[str]]:
             if len(fields) != 2 or fields[1] not in ("1", "2"):
                 raise InputError(f"Line {number} of {file} must be a video and 1 (train) or 2 (test), got '{line}'.")
             clip = fields[0].removesuffix(".avi")
-            found.setdefault((match[1], clip), []).append(f"split{match[2]}_{'train' if fields[1] == '1' else 'test'}")
-    return found
+            parts.setdefault((match[1], clip), []).append(f"split{match[2]}_{'train' if fields[1] == '1' else 'test'}")
+    return parts

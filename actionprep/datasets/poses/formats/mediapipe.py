@@ -145,15 +145,15 @@ def _plain(name: object) -> str:
 
 def _with_names(table: Any, joints: list[str], path: Path) -> Any:
     """Columns with the numbers of landmarks, renamed to their names; others stay."""
-    found: dict[str, tuple[int, str]] = {}
+    columns_of: dict[str, tuple[int, str]] = {}
     for name in table.columns:
         match = _NUMBERED.fullmatch(str(name).lower())
         if match is not None:
             axis = match["axis"] or match["axis2"]
-            found[str(name)] = int(match["number"] or match["number2"]), _AXES.get(axis, axis)
-    if not found:
+            columns_of[str(name)] = int(match["number"] or match["number2"]), _AXES.get(axis, axis)
+    if not columns_of:
         return table
-    numbers_of = {number for number, _ in found.values()}
+    numbers_of = {number for number, _ in columns_of.values()}
     # x1 … x33 count from 1; x0 … x32 from 0.
     first = 0 if 0 in numbers_of else 1
     if not set(range(first, first + 33)) <= numbers_of:
@@ -162,10 +162,10 @@ def _with_names(table: Any, joints: list[str], path: Path) -> Any:
         )
     named = {
         name: f"{joints[number - first]}_{axis}"
-        for name, (number, axis) in found.items()
+        for name, (number, axis) in columns_of.items()
         if number - first < len(joints)
     }
-    return table[[name for name in table.columns if name in named or str(name) not in found]].rename(columns=named)
+    return table[[name for name in table.columns if name in named or str(name) not in columns_of]].rename(columns=named)
 
 
 def _wide(table: object, joints: list[str], path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

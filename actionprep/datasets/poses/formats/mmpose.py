@@ -48,7 +48,7 @@ def read_mmpose(
     joints = layout_of(layout).num_joints
     index = np.array(sorted(frames), np.int64)
     check_span(index, str(path))
-    people = [[_person(one, joints, path) for one in frames[number]] for number in index.tolist()]
+    people = [[_person(instance, joints, path) for instance in frames[number]] for number in index.tolist()]
     dimensions = {person.shape[1] - 1 for of_frame in people for person in of_frame} or {2}
     if len(dimensions) > 1:
         raise InputError(f"{path} has joints in 2D and in 3D.")
@@ -57,13 +57,13 @@ def read_mmpose(
     track = np.full(score.shape[:2], -1, np.int64)
     boxes = np.full((*score.shape[:2], 4), np.nan)
     for at, number in enumerate(index.tolist()):
-        for slot, one in enumerate(frames[number]):
-            if one.get("track_id") is not None and score[at, slot].any():
-                track[at, slot] = whole(one["track_id"], "'track_id'", str(path))
-            if one.get("bbox") is not None and axes == 2:
-                box = numbers(one["bbox"], "'bbox'", str(path)).reshape(-1)
+        for slot, instance in enumerate(frames[number]):
+            if instance.get("track_id") is not None and score[at, slot].any():
+                track[at, slot] = whole(instance["track_id"], "'track_id'", str(path))
+            if instance.get("bbox") is not None and axes == 2:
+                box = numbers(instance["bbox"], "'bbox'", str(path)).reshape(-1)
                 if len(box) != 4:
-                    raise InputError(f"'bbox' in {path} must be left, top, right, bottom, got {one['bbox']}.")
+                    raise InputError(f"'bbox' in {path} must be left, top, right, bottom, got {instance['bbox']}.")
                 boxes[at, slot] = box
     poses = PoseSequence.of(
         keypoints,
@@ -80,14 +80,14 @@ def read_mmpose(
 
 def _frames(content: Any, path: Path) -> dict[int, list[dict[str, Any]]]:
     """The instances of each frame, by its number."""
-    if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise InputError(f"{path} is not a file of MMPose: expected a list of frames or instances, or 'instance_info'.")
-    if any("keypoints" in one for one in content):
+    if any("keypoints" in entry for entry in content):
         return {0: content}
     frames: dict[int, list[dict[str, Any]]] = {}
     for number, frame in enumerate(content):
         instances = frame.get("instances")
-        if not isinstance(instances, list) or not all(isinstance(one, dict) for one in instances):
+        if not isinstance(instances, list) or not all(isinstance(entry, dict) for entry in instances):
             raise InputError(f"Entry {number} in {path} has no list 'instances' of objects.")
         at = whole(frame.get("frame_id", number), "'frame_id'", str(path))
         if at in frames:

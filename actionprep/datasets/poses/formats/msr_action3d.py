@@ -50,11 +50,11 @@ def read_msr_action3d(path: str | Path, *, damaged: Damaged | None = None) -> It
             raise InputError(f"{root} must hold numbers joints_xyzc (frames, 20, 4), got {joints.shape}.")
         names = [whole_numbers(arrays[name], f"'{name}'", str(root)) for name in ("action", "subject", "instance")]
         count = names[0].size
-        if any(one.shape != (count,) for one in names):
+        if any(column.shape != (count,) for column in names):
             raise InputError(f"'action', 'subject' and 'instance' in {root} must have one number a sequence.")
         offsets = check_offsets(arrays["offsets"], len(joints), count, "'offsets'", str(root))
         for i, (first, last) in enumerate(pairwise(offsets)):
-            action, subject, instance = (int(one[i]) for one in names)
+            action, subject, instance = (int(column[i]) for column in names)
             with going_on(_id(action, subject, instance), damaged):
                 yield _item(joints[first:last], action, subject, instance, where=f"sequence {i} of {root}")
         return

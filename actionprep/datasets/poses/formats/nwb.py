@@ -64,12 +64,12 @@ def read_nwb(
 
 def _of_type(file: H5, group: str, kind: str) -> list[str]:
     """Names of the groups of a neurodata type in a group; links are left out."""
-    found = []
+    matches = []
     for name in file.names(group):
         path = f"{group}/{name}"
         if file.target(path) == path and _text(file.attributes(path).get("neurodata_type")) == kind:
-            found.append(name)
-    return found
+            matches.append(name)
+    return matches
 
 
 def _item(

@@ -101,10 +101,10 @@ def _recording(
     layout, ratio = _layout([body for people in frames for body, _ in people], skeleton, recording)
     whole = any(part is not None for people in frames for _, parts in people for part in parts)
     if whole:
-        people = [[_whole(body, parts, layout) for body, parts in one] for one in frames]
+        people = [[_whole(body, parts, layout) for body, parts in frame] for frame in frames]
         layout = "openpose137"
     else:
-        people = [[body for body, _ in one] for one in frames]
+        people = [[body for body, _ in frame] for frame in frames]
     keypoints, score = pack_persons(people, layout_of(layout).num_joints)
     poses = PoseSequence.of(
         keypoints,

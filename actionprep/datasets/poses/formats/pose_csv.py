@@ -56,12 +56,14 @@ def read_pose_csv(
     unnamed = np.flatnonzero(table["joint"].isna())
     if len(unnamed):
         raise InputError(f"Row {unnamed[0] + 2} of {path} has no joint. Each row needs the name of one.")
-    found = layout_of(skeleton) if skeleton else _layout_with(list(dict.fromkeys(table["joint"].astype(str))), path)
+    layout_used = (
+        layout_of(skeleton) if skeleton else _layout_with(list(dict.fromkeys(table["joint"].astype(str))), path)
+    )
     for row, joint in enumerate(table["joint"]):
-        if joint not in found.joints:
+        if joint not in layout_used.joints:
             raise InputError(
-                f"Row {row + 2} of {path} names the joint '{joint}', which '{found.name}' does not "
-                f"have.{nearest(str(joint), found.joints)}"
+                f"Row {row + 2} of {path} names the joint '{joint}', which '{layout_used.name}' does not "
+                f"have.{nearest(str(joint), layout_used.joints)}"
             )
     if "recording" not in table.columns:
         table["recording"] = path.name.removesuffix(path.suffix)
@@ -69,24 +71,26 @@ def read_pose_csv(
     for _, rows in table.groupby(keys, sort=False, dropna=False):
         recording = str(rows["recording"].iloc[0])
         with going_on(recording, damaged):
-            yield _item(rows, recording, found, skeleton or found.name, image_size, path)
+            yield _item(rows, recording, layout_used, skeleton or layout_used.name, image_size, path)
 
 
 def _layout_with(names: list[str], path: Path) -> Skeleton:
     """The layout that has just these joints; UserError that names those that come near."""
     layouts = [layout_of(name) for name in skeleton_names()]
     fitting = (
-        [match_layout(names)] if match_layout(names) else [one for one in layouts if set(one.joints) == set(names)]
+        [match_layout(names)]
+        if match_layout(names)
+        else [candidate for candidate in layouts if set(candidate.joints) == set(names)]
     )
     if len(fitting) == 1 and fitting[0] is not None:
         return fitting[0]
-    having = [one.name for one in layouts if set(names) <= set(one.joints)]
+    having = [candidate.name for candidate in layouts if set(names) <= set(candidate.joints)]
     if having:
         raise UserError(
             f"{path} names {len(names)} joints, and no known layout has just these. Layouts that have them all: "
             f"{', '.join(having)}. Name one {NAME_LAYOUT}."
         )
-    near = max(layouts, key=lambda one: (len(set(names) & set(one.joints)), -one.num_joints))
+    near = max(layouts, key=lambda candidate: (len(set(names) & set(candidate.joints)), -candidate.num_joints))
     odd = next(name for name in names if name not in near.joints)
     share = len(set(names) & set(near.joints))
     most = f" '{near.name}' has {share} of them, but no '{odd}'.{nearest(odd, near.joints)}" if share else ""
@@ -97,7 +101,7 @@ def _layout_with(names: list[str], path: Path) -> Skeleton:
 
 
 def _item(
-    rows: Any, recording: str, found: Skeleton, layout: str, image_size: Sequence[int] | None, path: Path
+    rows: Any, recording: str, skeleton: Skeleton, layout: str, image_size: Sequence[int] | None, path: Path
 ) -> PoseItem:
     where = f"{path}, recording '{recording}',"
 
@@ -110,11 +114,11 @@ def _item(
     if "person" in rows.columns:
         person = whole_numbers(rows["person"], "The column 'person'", where)
     ids = np.unique(person)
-    place = (frames - frames.min(), np.searchsorted(ids, person), np.array([found.index(j) for j in rows["joint"]]))
+    place = (frames - frames.min(), np.searchsorted(ids, person), np.array([skeleton.index(j) for j in rows["joint"]]))
     if len(np.unique(np.stack(place), axis=1).T) != len(rows):
         raise InputError(f"{path} has a joint of one person in one frame twice, in recording '{recording}'.")
     xyz = np.stack([column(axis) for axis in ("x", "y", "z") if axis in rows.columns], -1)
-    shape = (int(frames.max() - frames.min()) + 1, len(ids), found.num_joints)
+    shape = (int(frames.max() - frames.min()) + 1, len(ids), skeleton.num_joints)
     keypoints = np.zeros((*shape, xyz.shape[-1]))
     keypoints[place] = xyz
     score = np.zeros(shape)

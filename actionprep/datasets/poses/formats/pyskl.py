@@ -248,13 +248,13 @@ def write_pyskl(
 
 
 def _by_track(poses: PoseSequence) -> tuple[np.ndarray, np.ndarray]:
-    ids = [int(one) for one in np.unique(poses.track_id[poses.present]) if one >= 0]
+    ids = [int(track) for track in np.unique(poses.track_id[poses.present]) if track >= 0]
     if not ids or (poses.present & (poses.track_id < 0)).any():
         return poses.keypoints.transpose(1, 0, 2, 3), poses.score.transpose(1, 0, 2)
     keypoint = np.zeros((len(ids), poses.num_frames, poses.num_joints, poses.dimensions), np.float32)
     score = np.zeros(keypoint.shape[:3], np.float32)
-    for place, one in enumerate(ids):
-        t, m = np.nonzero(poses.present & (poses.track_id == one))
+    for place, track in enumerate(ids):
+        t, m = np.nonzero(poses.present & (poses.track_id == track))
         keypoint[place, t], score[place, t] = poses.keypoints[t, m], poses.score[t, m]
     return keypoint, score
 

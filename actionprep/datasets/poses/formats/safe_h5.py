@@ -49,8 +49,8 @@ class H5:
 
     def names(self, group: str = "/") -> tuple[str, ...]:
         """Names in a group; empty if there is no such group."""
-        found = self._find(group)
-        return tuple(found) if hasattr(found, "keys") else ()
+        node = self._find(group)
+        return tuple(node) if hasattr(node, "keys") else ()
 
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None
@@ -107,24 +107,24 @@ class H5:
         return [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values]
 
     def _existing(self, name: str) -> Any:
-        found = self._find(name)
-        if found is None:
+        node = self._find(name)
+        if node is None:
             raise InputError(f"{self.path} has no '{name}'. It has {', '.join(self.names()) or 'nothing'}.")
-        return found
+        return node
 
     def _find(self, name: str) -> Any:
         import h5py
 
-        found: Any = self._file
+        node: Any = self._file
         for part in name.strip("/").split("/"):
             if not part:
                 continue
-            if not isinstance(found, h5py.Group):
+            if not isinstance(node, h5py.Group):
                 return None
-            link = found.get(part, getlink=True)
+            link = node.get(part, getlink=True)
             if link is None:
                 return None
             if not isinstance(link, h5py.HardLink):
                 raise InputError(f"'{name}' in {self.path} is a link, which is not followed.")
-            found = found[part]
-        return found
+            node = node[part]
+        return node

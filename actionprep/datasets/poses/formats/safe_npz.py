@@ -126,15 +126,15 @@ def npz_members(path: str | Path) -> dict[str, NpzMember]:
         InputError: If the file is damaged, or has arrays of Python objects.
     """
     path = Path(path)
-    found = {}
+    entries = {}
     with _members(path) as (archive, members):
         for name, info in members.items():
             with archive.open(info) as stream:
                 _declared(stream, info, name, path)
             with archive.open(info) as stream:
                 shape, _, dtype = read_npy_header(stream, f"Array '{name}' in {path}")
-            found[name] = NpzMember(shape, dtype, info.CRC, info.file_size)
-    return found
+            entries[name] = NpzMember(shape, dtype, info.CRC, info.file_size)
+    return entries
 
 
 def read_npy_header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -235,12 +235,14 @@ def _video(
         corrected = set(by_hand["from_predicted"].tolist())
         tracks = {track for track in by_hand["track"].tolist() if track >= 0}
         shown = [
-            one
-            for one in chosen
-            if one["instance_type"] == _USER
-            or (int(one["instance_id"]) not in corrected and int(one["track"]) not in tracks)
+            instance
+            for instance in chosen
+            if instance["instance_type"] == _USER
+            or (int(instance["instance_id"]) not in corrected and int(instance["track"]) not in tracks)
         ]
-        people.append([(int(one["track"]), _points(one, points, predicted, num_nodes, path)) for one in shown])
+        people.append(
+            [(int(instance["track"]), _points(instance, points, predicted, num_nodes, path)) for instance in shown]
+        )
     slots = max([1, *(len(frame) for frame in people)])
     rows = np.full((len(people), slots, num_nodes, 3), np.nan)
     track = np.full((len(people), slots), -1, np.int64)

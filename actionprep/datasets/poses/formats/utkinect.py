@@ -43,18 +43,18 @@ def read_utkinect(path: str | Path, *, segments: bool = True, damaged: Damaged |
     if not files:
         raise UserError(f"No joints_<recording>.txt in {root}.")
     folder = root.parent if root.is_file() else root
-    found = next(
+    labels_file = next(
         (place / "actionLabel.txt" for place in (folder, folder.parent) if (place / "actionLabel.txt").is_file()), None
     )
-    labels = _labels(found) if found is not None and segments else {}
+    labels = _labels(labels_file) if labels_file is not None and segments else {}
     for file in files:
         recording = file.stem.removeprefix("joints_")
         with going_on(recording, damaged):
-            yield from _items(file, recording, labels.get(recording), found)
+            yield from _items(file, recording, labels.get(recording), labels_file)
 
 
 def _items(
-    file: Path, recording: str, labels: list[tuple[str, tuple[int, int] | None]] | None, found: Path | None
+    file: Path, recording: str, labels: list[tuple[str, tuple[int, int] | None]] | None, labels_file: Path | None
 ) -> Iterator[PoseItem]:
     index, points, repeated = _rows(file)
     seen = (points != 0).any(-1)
@@ -77,7 +77,8 @@ def _items(
         inside = np.flatnonzero((index >= span[0]) & (index <= span[1]))
         if not len(inside):
             raise InputError(
-                f"{found} labels frames {span[0]} to {span[1]} of '{recording}' as {label}, and {file} has none of them."
+                f"{labels_file} labels frames {span[0]} to {span[1]} of '{recording}' as {label}, and {file} has "
+                "none of them."
             )
         extra = {
             "frames": span,

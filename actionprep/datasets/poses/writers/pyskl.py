@@ -21,4 +21,4 @@ def write(path: Path, poses: Sequence[ViewPoses]) -> None:
     Raises:
         UserError: If a recording has no label.
     """
-    write_pyskl(path, [one.item for one in poses])
+    write_pyskl(path, [pose.item for pose in poses])
