@@ -253,6 +253,11 @@ def _client(workers: Workers, tasks: tuple[ViewTask, ...]) -> Iterator[Any]:
         stack.enter_context(dask.config.set({"distributed.worker.daemon": True}))
         # A suspended worker, as on a sleeping laptop, is not dead: the connection of a dead one ends.
         stack.enter_context(dask.config.set({"distributed.scheduler.worker-ttl": None}))
+        # Dask would make worker processes return memory to the system with each freed buffer. For buffers of frames this
+        # costs more time than decoding: each is mapped, filled with zeros and unmapped again.
+        environ = dask.config.get("distributed.nanny.pre-spawn-environ")
+        kept = {name: value for name, value in environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
+        stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": kept}))
         # A lost connection is reported in one message here, not by the logs of each part of Dask.
         stack.enter_context(_silent("distributed", "tornado", "asyncio"))
         if workers.scheduler is not None:

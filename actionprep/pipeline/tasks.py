@@ -31,11 +31,14 @@ class Workers:
         count: Processes on this machine; 0 runs in this process, for debugging and for scripts.
         scheduler: Address of a running Dask cluster ("tcp://…") instead.
         slurm: Options for dask_jobqueue.SLURMCluster instead, such as {"queue": "cpu", "cores": 8, "memory": "32GB"}.
+        as_needed: Whether these processes start only if the rest of the job takes longer without them. Until then, tasks
+            run in this process.
     """
 
     count: int = 0
     scheduler: str | None = None
     slurm: dict[str, Any] | None = None
+    as_needed: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def run_task(
     mark: Path | None = None,
     claim: LockClaim | None = None,
     on_cluster: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> TaskOutcome:
     """Build all items of one view: one decode pass, or two if a stage needs a finished product of the first.
 
@@ -75,6 +79,7 @@ def run_task(
         mark: A file that exists while the task runs, and stays if the process dies.
         claim: The builder's lock. The task ends when another builder has taken it over.
         on_cluster: Whether this is a task of a Dask worker, which ends when the builder cancels it.
+        progress: Called with the number of frames after each block. An exception that it raises ends the task.
 
     Raises:
         SetupError: If the store no longer exists, or if something is missing on this machine.
@@ -90,10 +95,21 @@ def run_task(
             f"The store {store_url} was removed during the build, or this machine cannot see it: {error}"
         ) from error
     with _marked(mark), store.claimed(claim):
-        return _run(task, store, threads, _both(stop_if_canceled, _watch_lock(claim)))
+        return _run(task, store, threads, _both(stop_if_canceled, _watch_lock(claim)), progress)
 
 
-def _run(task: ViewTask, store: Store, threads: int, stop_if_canceled: Callable[[], None]) -> TaskOutcome:
+def _run(
+    task: ViewTask,
+    store: Store,
+    threads: int,
+    stop_if_canceled: Callable[[], None],
+    progress: Callable[[int], None] | None,
+) -> TaskOutcome:
+    def after_block(num_frames: int) -> None:
+        stop_if_canceled()
+        if progress is not None:
+            progress(num_frames)
+
     begun = time.perf_counter()
     outcomes: dict[str, ItemOutcome] = {}
     frames = concealed = missing = 0
@@ -115,7 +131,7 @@ def _run(task: ViewTask, store: Store, threads: int, stop_if_canceled: Callable[
             if item not in framed:
                 outcomes[item.key.product] = _build_view_item(item, task, store)
         if framed:
-            made = decode_pass(task.source, framed, store, threads=threads, progress=lambda _: stop_if_canceled())
+            made = decode_pass(task.source, framed, store, threads=threads, progress=after_block)
             outcomes.update({outcome.key.product: outcome for outcome in made.items})
             frames, concealed, missing = frames + made.num_frames, concealed + made.concealed, missing + made.missing
     seconds = time.perf_counter() - begun
