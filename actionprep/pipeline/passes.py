@@ -175,10 +175,13 @@ def decode_pass(
                 if explained is not None and explained is not error:
                     raise explained from error
             raise
-        # In parallel, because each waits for the disk.
-        with ThreadPoolExecutor(len(drafts)) as pool:
-            problems = [report.problems.get(draft.item.key.product) for draft in drafts]
-            raised = list(pool.map(_Draft.end, drafts, problems))
+        problems = [report.problems.get(draft.item.key.product) for draft in drafts]
+        if len(drafts) == 1:
+            raised = [drafts[0].end(problems[0])]
+        else:
+            # In parallel, because each waits for the disk.
+            with ThreadPoolExecutor(len(drafts)) as pool:
+                raised = list(pool.map(_Draft.end, drafts, problems))
     for failure in raised:
         if failure is not None and not isinstance(failure, InputError):
             raise failure
