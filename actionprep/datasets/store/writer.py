@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -40,12 +41,14 @@ class ItemWriter:
         attributes: JSON values for the attributes of the group.
         array_metadata: SHA-256 of the zarr.json of each array by name, once the item is closed.
         nbytes: Bytes of array content so far.
+        on_append: Called after each append, to note progress.
     """
 
     def __init__(self, folder: Path) -> None:
         self.attributes: dict[str, Any] = {}
         self.array_metadata: dict[str, str] = {}
         self.nbytes = 0
+        self.on_append: Callable[[], None] | None = None
         self._folder = str(folder)
         self._growing: dict[str, _Growing] = {}
 
@@ -88,6 +91,8 @@ class ItemWriter:
             raise ValueError(f"Array '{name}' has rows of shape {array.shape}, not {rows.shape[1:]}.")
         array.append(rows)
         self.nbytes += rows.nbytes
+        if self.on_append is not None:
+            self.on_append()
 
     def write(
         self,
