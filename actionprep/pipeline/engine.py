@@ -134,8 +134,8 @@ def build(
                 _build_study_item(
                     plan_study_item(catalog, store, name, settings, force=plan.forced), catalog, store, report
                 )
-        store.clear_partial()
-        store.snapshot()  # writes the index
+        if report.built or report.quarantined:
+            store.clear_partial()  # writes the index as well
     report.seconds = time.perf_counter() - begun
     return report
 

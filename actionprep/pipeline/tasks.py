@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.store.lock import LockClaim
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import ActionprepError, InputError, SetupError, UserError, explained_disk_errors
 from actionprep.pipeline.index import find_stage
-from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
 from actionprep.pipeline.stage import ViewStage
+
+if TYPE_CHECKING:
+    from actionprep.pipeline.passes import ItemOutcome
 
 # How often a task checks that the builder still holds the lock, in seconds.
 LOCK_CHECK_S = 1.0
@@ -105,6 +107,8 @@ def _run(
     stop_if_canceled: Callable[[], None],
     progress: Callable[[int], None] | None,
 ) -> TaskOutcome:
+    from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
+
     def after_block(num_frames: int) -> None:
         stop_if_canceled()
         if progress is not None:
@@ -159,6 +163,8 @@ def _failed(outcomes: dict[str, ItemOutcome], product: str) -> bool:
 
 
 def _build_view_item(item: PlannedItem, task: ViewTask, store: Store) -> ItemOutcome:
+    from actionprep.pipeline.passes import ItemOutcome
+
     stage = find_stage(item.key.product)
     assert issubclass(stage, ViewStage)
     key = item.key
