@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from actionprep.errors import ActionprepError, InputError, SetupError, UserError
 from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.plan import PlannedItem, ViewTask
 from actionprep.pipeline.stage import ViewStage
+from actionprep.pipeline.timings import Timings
 
 if TYPE_CHECKING:
     from actionprep.pipeline.passes import ItemOutcome
@@ -52,6 +53,7 @@ class TaskOutcome:
     concealed: int
     missing: int
     seconds: float
+    timings: Timings = field(default_factory=Timings)
 
 
 class BuildCanceledError(ActionprepError):
@@ -117,6 +119,7 @@ def _run(
     begun = time.perf_counter()
     outcomes: dict[str, ItemOutcome] = {}
     frames = concealed = missing = 0
+    timings = Timings()
     waiting = list(task.items)
     while waiting:
         stop_if_canceled()
@@ -133,13 +136,16 @@ def _run(
         framed = [item for item in usable if _reads_frames(item)]
         for item in usable:
             if item not in framed:
+                began = time.perf_counter()
                 outcomes[item.key.product] = _build_view_item(item, task, store)
+                timings.add(Timings(parts={item.key.product: time.perf_counter() - began}))
         if framed:
             made = decode_pass(task.source, framed, store, threads=threads, progress=after_block)
+            timings.add(made.timings)
             outcomes.update({outcome.key.product: outcome for outcome in made.items})
             frames, concealed, missing = frames + made.num_frames, concealed + made.concealed, missing + made.missing
-    seconds = time.perf_counter() - begun
-    return TaskOutcome(tuple(outcomes.values()), frames, concealed, missing, seconds)
+    timings.total = time.perf_counter() - begun
+    return TaskOutcome(tuple(outcomes.values()), frames, concealed, missing, timings.total, timings)
 
 
 def _is_ready(item: PlannedItem, waiting: list[PlannedItem]) -> bool:
