@@ -70,13 +70,13 @@ def test_program_of_describes_only_its_command() -> None:
     groups = program_of(app, ["export", "npz"])
     assert ([info.name for info in groups.registered_groups], groups.registered_commands) == (["export"], [])
     assert program_of(app, ["track"], others={"track"}).registered_commands == []
-    for words in ([], ["--help"], ["stauts"]):
+    for words in ([], ["--help"], ["statuz"]):
         assert program_of(app, words) is app
     assert len(app.registered_commands) > 10
 
 
 def test_unknown_command_still_names_nearest(study: Study) -> None:
     code = "from actionprep.cli import prep; prep()"
-    done = subprocess.run([sys.executable, "-c", code, "stauts"], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code, "statuz"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Did you mean 'status'?" in done.stderr
