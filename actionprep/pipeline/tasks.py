@@ -7,17 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.store.lock import LockClaim
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import ActionprepError, InputError, SetupError, UserError, explained_disk_errors
 from actionprep.pipeline.index import find_stage
-from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
 from actionprep.pipeline.stage import ViewStage
+from actionprep.pipeline.timings import Timings
+
+if TYPE_CHECKING:
+    from actionprep.pipeline.passes import ItemOutcome
 
 # How often a task checks that the builder still holds the lock, in seconds.
 LOCK_CHECK_S = 1.0
@@ -50,6 +53,7 @@ class TaskOutcome:
     concealed: int
     missing: int
     seconds: float
+    timings: Timings = field(default_factory=Timings)
 
 
 class BuildCanceledError(ActionprepError):
@@ -105,6 +109,8 @@ def _run(
     stop_if_canceled: Callable[[], None],
     progress: Callable[[int], None] | None,
 ) -> TaskOutcome:
+    from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
+
     def after_block(num_frames: int) -> None:
         stop_if_canceled()
         if progress is not None:
@@ -113,6 +119,7 @@ def _run(
     begun = time.perf_counter()
     outcomes: dict[str, ItemOutcome] = {}
     frames = concealed = missing = 0
+    timings = Timings()
     waiting = list(task.items)
     while waiting:
         stop_if_canceled()
@@ -129,13 +136,16 @@ def _run(
         framed = [item for item in usable if _reads_frames(item)]
         for item in usable:
             if item not in framed:
+                began = time.perf_counter()
                 outcomes[item.key.product] = _build_view_item(item, task, store)
+                timings.add(Timings(parts={item.key.product: time.perf_counter() - began}))
         if framed:
             made = decode_pass(task.source, framed, store, threads=threads, progress=after_block)
+            timings.add(made.timings)
             outcomes.update({outcome.key.product: outcome for outcome in made.items})
             frames, concealed, missing = frames + made.num_frames, concealed + made.concealed, missing + made.missing
-    seconds = time.perf_counter() - begun
-    return TaskOutcome(tuple(outcomes.values()), frames, concealed, missing, seconds)
+    timings.total = time.perf_counter() - begun
+    return TaskOutcome(tuple(outcomes.values()), frames, concealed, missing, timings.total, timings)
 
 
 def _is_ready(item: PlannedItem, waiting: list[PlannedItem]) -> bool:
@@ -159,6 +169,8 @@ def _failed(outcomes: dict[str, ItemOutcome], product: str) -> bool:
 
 
 def _build_view_item(item: PlannedItem, task: ViewTask, store: Store) -> ItemOutcome:
+    from actionprep.pipeline.passes import ItemOutcome
+
     stage = find_stage(item.key.product)
     assert issubclass(stage, ViewStage)
     key = item.key

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -40,12 +41,14 @@ class ItemWriter:
         attributes: JSON values for the attributes of the group.
         array_metadata: SHA-256 of the zarr.json of each array by name, once the item is closed.
         nbytes: Bytes of array content so far.
+        hash_seconds: Time that was spent on the digest so far.
     """
 
     def __init__(self, folder: Path) -> None:
         self.attributes: dict[str, Any] = {}
         self.array_metadata: dict[str, str] = {}
         self.nbytes = 0
+        self.hash_seconds = 0.0
         self._folder = str(folder)
         self._growing: dict[str, _Growing] = {}
 
@@ -86,7 +89,7 @@ class ItemWriter:
         rows = np.ascontiguousarray(rows, array.dtype)
         if rows.shape[1:] != array.shape:
             raise ValueError(f"Array '{name}' has rows of shape {array.shape}, not {rows.shape[1:]}.")
-        array.append(rows)
+        self.hash_seconds += array.append(rows)
         self.nbytes += rows.nbytes
 
     def write(
@@ -143,9 +146,11 @@ class _Growing:
     shard: _Shard | None = None
     folders: set[str] = field(default_factory=set)
 
-    def append(self, rows: np.ndarray) -> None:
-        """Hash rows and write the chunks that they complete."""
+    def append(self, rows: np.ndarray) -> float:
+        """Hash rows and write the chunks that they complete; returns the seconds that hashing took."""
+        begun = time.perf_counter()
         self.hash.update(rows)
+        seconds = time.perf_counter() - begun
         self.num_rows += len(rows)
         at = 0
         while self.num_pending + len(rows) - at >= self.rows_per_chunk:
@@ -156,6 +161,7 @@ class _Growing:
         if at < len(rows):
             self.pending.append(rows[at:])
             self.num_pending += len(rows) - at
+        return seconds
 
     def finish(self) -> str:
         """Write the last chunk, padded with zeros, the last shard and the metadata; returns the SHA-256 of the metadata."""
