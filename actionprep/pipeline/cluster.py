@@ -22,6 +22,7 @@ from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.passes import ItemOutcome, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
 from actionprep.pipeline.tasks import TaskOutcome, Workers, run_task
+from actionprep.pipeline.timings import Timings
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.lock import LockClaim
@@ -223,7 +224,10 @@ class _Work:
         frames, concealed, missing = (
             max((getattr(part, name) for part in parts), default=0) for name in ("num_frames", "concealed", "missing")
         )
-        return TaskOutcome(tuple(made.values()), frames, concealed, missing, sum(part.seconds for part in parts))
+        timings = Timings()
+        for part in parts:
+            timings.add(part.timings)
+        return TaskOutcome(tuple(made.values()), frames, concealed, missing, timings.total, timings)
 
     def _death(self, item: PlannedItem, mark: Path) -> InputError:
         """Return the error of an item after its process ended. A hang has left its traceback, which is logged."""

@@ -19,6 +19,7 @@ from actionprep.pipeline.plan import Plan, PlannedItem, ViewTask, plan_study_ite
 from actionprep.pipeline.quarantine import Quarantine
 from actionprep.pipeline.stage import ArrayStage
 from actionprep.pipeline.tasks import TaskOutcome, Workers, run_task
+from actionprep.pipeline.timings import Timings
 from actionprep.pipeline.workload import Workload, usable_cores
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class BuildReport:
         missing: Number of frames that repeat the last good one.
         nbytes: Bytes of array content that was written.
         seconds: Duration of the build.
+        timings: Where the time of the tasks went.
         notes: Notes of the plan.
     """
 
@@ -60,6 +62,7 @@ class BuildReport:
     missing: int = 0
     nbytes: int = 0
     seconds: float = 0.0
+    timings: Timings = field(default_factory=Timings)
     notes: tuple[str, ...] = ()
 
     @property
@@ -139,8 +142,8 @@ def build(
                 _build_study_item(
                     plan_study_item(catalog, store, name, settings, force=plan.forced), catalog, store, report
                 )
-        store.clear_partial()
-        store.snapshot()  # writes the index
+        if report.built or report.quarantined:
+            store.clear_partial()  # writes the index as well
     report.seconds = time.perf_counter() - begun
     return report
 
@@ -168,6 +171,7 @@ def _note(outcome: TaskOutcome, report: BuildReport, quarantine: Quarantine, fai
             quarantine.add(item.key, item.problem, fingerprint=item.fingerprint)
             report.quarantined[item.key] = item.problem.reason
     report.num_frames += outcome.num_frames
+    report.timings.add(outcome.timings)
     report.concealed += outcome.concealed
     report.missing += outcome.missing
     # A stage whose input failed adds nothing to the cause.

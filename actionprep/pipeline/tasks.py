@@ -7,18 +7,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.store.lock import LockClaim
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import ActionprepError, InputError, SetupError, UserError, explained_disk_errors
 from actionprep.pipeline.hang import hang_watch
 from actionprep.pipeline.index import find_stage
-from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
 from actionprep.pipeline.stage import ViewStage
+from actionprep.pipeline.timings import Timings
+
+if TYPE_CHECKING:
+    from actionprep.pipeline.passes import ItemOutcome
 
 # How often a task checks that the builder still holds the lock, in seconds.
 LOCK_CHECK_S = 1.0
@@ -51,6 +54,7 @@ class TaskOutcome:
     concealed: int
     missing: int
     seconds: float
+    timings: Timings = field(default_factory=Timings)
 
 
 class BuildCanceledError(ActionprepError):
@@ -120,6 +124,8 @@ def _run(
     progress: Callable[[int], None] | None,
     note_progress: Callable[[], None],
 ) -> TaskOutcome:
+    from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
+
     def after_block(num_frames: int) -> None:
         note_progress()
         stop_if_canceled()
@@ -129,6 +135,7 @@ def _run(
     begun = time.perf_counter()
     outcomes: dict[str, ItemOutcome] = {}
     frames = concealed = missing = 0
+    timings = Timings()
     waiting = list(task.items)
     while waiting:
         stop_if_canceled()
@@ -145,15 +152,18 @@ def _run(
         framed = [item for item in usable if _reads_frames(item)]
         for item in usable:
             if item not in framed:
+                began = time.perf_counter()
                 outcomes[item.key.product] = _build_view_item(item, task, store, note_progress)
+                timings.add(Timings(parts={item.key.product: time.perf_counter() - began}))
         if framed:
             made = decode_pass(
                 task.source, framed, store, threads=threads, progress=after_block, on_append=note_progress
             )
+            timings.add(made.timings)
             outcomes.update({outcome.key.product: outcome for outcome in made.items})
             frames, concealed, missing = frames + made.num_frames, concealed + made.concealed, missing + made.missing
-    seconds = time.perf_counter() - begun
-    return TaskOutcome(tuple(outcomes.values()), frames, concealed, missing, seconds)
+    timings.total = time.perf_counter() - begun
+    return TaskOutcome(tuple(outcomes.values()), frames, concealed, missing, timings.total, timings)
 
 
 def _is_ready(item: PlannedItem, waiting: list[PlannedItem]) -> bool:
@@ -177,6 +187,8 @@ def _failed(outcomes: dict[str, ItemOutcome], product: str) -> bool:
 
 
 def _build_view_item(item: PlannedItem, task: ViewTask, store: Store, note_progress: Callable[[], None]) -> ItemOutcome:
+    from actionprep.pipeline.passes import ItemOutcome
+
     stage = find_stage(item.key.product)
     assert issubclass(stage, ViewStage)
     key = item.key

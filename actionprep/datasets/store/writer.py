@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ class ItemWriter:
         array_metadata: SHA-256 of the zarr.json of each array by name, once the item is closed.
         nbytes: Bytes of array content so far.
         on_append: Called after each append, to note progress.
+        hash_seconds: Time that was spent on the digest so far.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,6 +51,7 @@ class ItemWriter:
         self.array_metadata: dict[str, str] = {}
         self.nbytes = 0
         self.on_append: Callable[[], None] | None = None
+        self.hash_seconds = 0.0
         self._folder = str(folder)
         self._growing: dict[str, _Growing] = {}
 
@@ -89,7 +92,7 @@ class ItemWriter:
         rows = np.ascontiguousarray(rows, array.dtype)
         if rows.shape[1:] != array.shape:
             raise ValueError(f"Array '{name}' has rows of shape {array.shape}, not {rows.shape[1:]}.")
-        array.append(rows)
+        self.hash_seconds += array.append(rows)
         self.nbytes += rows.nbytes
         if self.on_append is not None:
             self.on_append()
@@ -148,9 +151,11 @@ class _Growing:
     shard: _Shard | None = None
     folders: set[str] = field(default_factory=set)
 
-    def append(self, rows: np.ndarray) -> None:
-        """Hash rows and write the chunks that they complete."""
+    def append(self, rows: np.ndarray) -> float:
+        """Hash rows and write the chunks that they complete; returns the seconds that hashing took."""
+        begun = time.perf_counter()
         self.hash.update(rows)
+        seconds = time.perf_counter() - begun
         self.num_rows += len(rows)
         at = 0
         while self.num_pending + len(rows) - at >= self.rows_per_chunk:
@@ -161,6 +166,7 @@ class _Growing:
         if at < len(rows):
             self.pending.append(rows[at:])
             self.num_pending += len(rows) - at
+        return seconds
 
     def finish(self) -> str:
         """Write the last chunk, padded with zeros, the last shard and the metadata; returns the SHA-256 of the metadata."""
