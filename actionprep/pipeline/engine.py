@@ -314,7 +314,7 @@ def _in_this_process(
     *,
     mark: Path | None = None,
     progress: Callable[[int], None] | None = None,
-    item_timeout: float,
+    item_timeout: float = 0.0,
 ) -> TaskOutcome:
     with explained_faults(f"{task.source.recording}, view {task.source.view}", log_folder):
         # With nothing else running, FFmpeg may use the cores itself.
