@@ -268,6 +268,7 @@ class Study:
                 self.quarantine,
                 workers=workers if isinstance(workers, Workers) else Workers(workers),
                 failure_budget=self.folder.study.failure_budget,
+                item_timeout=self.folder.study.item_timeout,
                 log_folder=self.root / "logs",
                 progress=progress,
             )
