@@ -38,7 +38,9 @@ class PoseMasks(MaskSource):
         return (Input("pose", live=False),)
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102
-        foreground = np.stack([self._mask(int(index)) for index in block.index])
+        foreground = np.empty((len(block.index), self.source.height, self.source.width), bool)
+        for row, index in zip(foreground, block.index, strict=True):
+            row[:] = self._mask(int(index))
         return MaskBlock(block.index, foreground)
 
     def finish(self, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102
