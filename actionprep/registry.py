@@ -190,6 +190,8 @@ class Registry(MutableMapping[str, T], Generic[T]):
             UserError: If there is none; names the nearest one.
             PluginError: If it belongs to another package and cannot be used.
         """
+        if self._entries is not None and name in self._loaded and name not in self._rivals:
+            return self._loaded[name]  # a plan asks for each item
         self.check(name)
         return self[name]
 

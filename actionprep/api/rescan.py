@@ -19,9 +19,18 @@ if TYPE_CHECKING:
 
 
 def reason_to_scan(folder: StudyFolder) -> str:
-    """Return what has changed since the last scan, as the beginning of a sentence; empty if nothing has.
+    """Return what has changed since the last scan, as the beginning of a sentence; empty if nothing has."""
+    current = current_catalog(folder)
+    return current if isinstance(current, str) else ""
+
+
+def current_catalog(folder: StudyFolder) -> Catalog | str:
+    """Read the catalog if nothing has changed since the last scan.
 
     Every table and video is compared by its size, times and inode, and by its content where one of these differs.
+
+    Returns:
+        The catalog, or what has changed, as the beginning of a sentence.
     """
     from actionprep.datasets.catalog import Catalog
     from actionprep.datasets.catalog_tables import is_older
@@ -57,9 +66,8 @@ def reason_to_scan(folder: StudyFolder) -> str:
     if failed:
         more = f" and {len(failed) - 1} more videos" if len(failed) > 1 else ""
         return f"{failed[0]}{more} could not be read by the last scan"
-    changed = [
-        view.path for view in _with_other_content(folder, catalog, [v for v in views if has_changed(folder.root, v)])
-    ]
+    others, catalog = _with_other_content(folder, catalog, [v for v in views if has_changed(folder.root, v)])
+    changed = [view.path for view in others]
     more = f" and {len(changed) - 1} more have" if len(changed) > 1 else " has"
     removed = [path for path in changed if not (folder.root / path).exists()]
     removed += [
@@ -71,11 +79,11 @@ def reason_to_scan(folder: StudyFolder) -> str:
     if removed:
         more = f" and {len(removed) - 1} more were" if len(removed) > 1 else " was"
         return f"{removed[0]}{more} removed since the last scan"
-    return f"{changed[0]}{more} changed since the last scan" if changed else ""
+    return f"{changed[0]}{more} changed since the last scan" if changed else catalog
 
 
-def _with_other_content(folder: StudyFolder, catalog: Catalog, views: Sequence[View]) -> list[View]:
-    """Return the views whose files have another content; if there are none, the catalog gets their new states.
+def _with_other_content(folder: StudyFolder, catalog: Catalog, views: Sequence[View]) -> tuple[list[View], Catalog]:
+    """Return the views with another content of their files, and the catalog: with the new states if there are none.
 
     A copied or moved study has other inodes, and the same content.
     """
@@ -96,17 +104,17 @@ def _with_other_content(folder: StudyFolder, catalog: Catalog, views: Sequence[V
     others = [view for view in views if (view.recording, view.id) not in same]
     if same and not others:
         updated = tuple(same.get((view.recording, view.id), view) for view in catalog.views)
+        catalog = replace(catalog, views=updated)
         with suppress(SetupError):  # a study that is read-only: its files are compared again next time
-            replace(catalog, views=updated).write(folder.catalog)
-    return others
+            catalog.write(folder.catalog)
+    return others, catalog
 
 
 def _may_be_listed(folder: StudyFolder, listed: str) -> bool:
     """Return whether a scan can have listed this path: below the study, or where the settings look for videos."""
-    path = Path(listed)
-    if not path.is_absolute():
+    if not os.path.isabs(listed):
         return not name_problem(listed)
     # A table of recordings and the files of a skeleton data set may be anywhere.
     if folder.study.layout in ("csv", "poses"):
         return "\0" not in listed
-    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder.resolve(folder.study.videos)))
+    return Path(os.path.abspath(listed)).is_relative_to(os.path.abspath(folder.resolve(folder.study.videos)))

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actionprep.errors import ActionprepError
-from actionprep.pipeline.index import load_stages
+from actionprep.pipeline.index import known_stage
 
 if TYPE_CHECKING:
     from actionprep.api.study import Study
     from actionprep.datasets.store.zarr_store import ItemKey, Store
     from actionprep.pipeline.plan import KeptOption, PlannedItem
+    from actionprep.pipeline.stage import Stage
 
 
 def status(study: Study) -> dict[str, Any]:
@@ -88,12 +89,15 @@ def status(study: Study) -> dict[str, Any]:
 def events(store: Store, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
     """Count what these items left out, filled in or converted: for each product the sum of each kind, without zeros."""
     counts: dict[str, Counter[str]] = {}
-    stages = load_stages()
+    stages: dict[str, type[Stage] | None] = {}
     store = store.snapshot()
     for key in store.intact(keys):
         attributes = (store.metadata(key) or {}).get("stage")
-        if attributes is not None and key.product in stages:
-            counts.setdefault(key.product, Counter()).update(stages[key.product].events(attributes))
+        if key.product not in stages:
+            stages[key.product] = known_stage(key.product)
+        stage = stages[key.product]
+        if attributes is not None and stage is not None:
+            counts.setdefault(key.product, Counter()).update(stage.events(attributes))
     return {product: +counted for product, counted in counts.items() if +counted}
 
 
@@ -142,7 +146,7 @@ def _made_with(store: Store, keys: Sequence[ItemKey]) -> str:
     from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
 
     groups = made_alike(provenance_of(store, keys))
-    stage = load_stages().get(keys[0].product) if keys else None
+    stage = known_stage(keys[0].product) if keys else None
     if not groups or stage is None:
         return ""
     if keys[0].view and len(groups) > 1:

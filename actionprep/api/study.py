@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.api.repair import repair
-from actionprep.api.rescan import reason_to_scan
+from actionprep.api.rescan import current_catalog
 from actionprep.api.status import events, joints_outside, status, track_summary
 from actionprep.datasets.products.tracks import Tracks, read_tracks
 from actionprep.datasets.study import StudyFolder, find_study
 from actionprep.errors import UserError, nearest
-from actionprep.pipeline.index import STAGES, load_stages, stage_index
+from actionprep.pipeline.index import STAGES, known_stage, load_stages, stage_index
 from actionprep.settings import Settings, StageSettings
 
 if TYPE_CHECKING:
@@ -91,11 +91,12 @@ class Study:
         """
         from actionprep.datasets.catalog import Catalog
 
-        why = reason_to_scan(self.folder)
-        if why:
-            if self._log is not None:
-                self._log(f"{why}: scanning.")
-            self.scan()
+        current = current_catalog(self.folder)
+        if not isinstance(current, str):
+            return current
+        if self._log is not None:
+            self._log(f"{current}: scanning.")
+        self.scan()
         return Catalog.read(self.folder.catalog)
 
     @cached_property
@@ -287,27 +288,42 @@ class Study:
         """Return tables about items of the full study, such as the number of windows of each label."""
         from actionprep.pipeline.stage import ArrayStage
 
-        stages = load_stages()
         tables = {}
         for key in keys:
-            stage = stages.get(key.product)
+            # Only products of the full study have tables.
+            stage = None if key.view else known_stage(key.product)
             if stage is not None and issubclass(stage, ArrayStage) and self.store.metadata(key) is not None:
                 table = stage.results(self.store.item(key.product, key.recording), self.catalog)
                 if table is not None:
                     tables[key] = table
         return tables
 
-    def events(self, keys: Iterable[ItemKey]) -> dict[str, dict[str, int]]:
-        """Count what these items dropped, filled in or converted, by product and description; zero counts are left out."""
-        return events(self.store, keys)
+    def events(self, keys: Iterable[ItemKey], *, store: Store | None = None) -> dict[str, dict[str, int]]:
+        """Count what these items dropped, filled in or converted, by product and description; zero counts are left out.
 
-    def track_summary(self, keys: Iterable[ItemKey]) -> dict[str, Any] | None:
-        """Count views, windows and points of these tracks, and the share that is visible; None without tracks."""
-        return track_summary(self.store, keys)
+        Args:
+            keys: The items.
+            store: Snapshot of the study's store to read; None takes one.
+        """
+        return events(self.store if store is None else store, keys)
 
-    def joints_outside(self, keys: Iterable[ItemKey]) -> list[tuple[ItemKey, int, int]]:
-        """List imported poses with joints outside of the frame: item, number of such joints, and number of all joints."""
-        return joints_outside(self.store, keys)
+    def track_summary(self, keys: Iterable[ItemKey], *, store: Store | None = None) -> dict[str, Any] | None:
+        """Count views, windows and points of these tracks, and the share that is visible; None without tracks.
+
+        Args:
+            keys: Items of any product.
+            store: Snapshot of the study's store to read; None takes one.
+        """
+        return track_summary(self.store if store is None else store, keys)
+
+    def joints_outside(self, keys: Iterable[ItemKey], *, store: Store | None = None) -> list[tuple[ItemKey, int, int]]:
+        """List imported poses with joints outside of the frame: item, number of such joints, and number of all joints.
+
+        Args:
+            keys: Items of any product.
+            store: Snapshot of the study's store to read; None takes one.
+        """
+        return joints_outside(self.store if store is None else store, keys)
 
     def item(self, product: str, recording: str, view: str | int = "") -> ItemReader:
         """Open a stored item by product, recording and view (name or number)."""

@@ -5,9 +5,18 @@ from __future__ import annotations
 
 def prep() -> None:
     """Run `actionprep`."""
-    from actionprep.cli.prep import app
+    import gc
 
-    app(prog_name="actionprep")
+    # Plans of large studies keep millions of objects, and each collection would look at them.
+    gc.set_threshold(50_000, 20, 20)
+    import sys
+
+    from actionprep.cli.prep import app
+    from actionprep.cli.program import program_of
+    from actionprep.pipeline.index import stage_index
+
+    stages = {name for entry in stage_index().values() for name in (entry.name, entry.command)}
+    program_of(app, sys.argv[1:], others=stages)(prog_name="actionprep")
 
 
 def train() -> None:
@@ -16,6 +25,9 @@ def train() -> None:
 
     # Spinning threads waste the time of a shared machine. Must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import sys
+
+    from actionprep.cli.program import program_of
     from actionprep.cli.train import app
 
-    app(prog_name="actiontrain")
+    program_of(app, sys.argv[1:])(prog_name="actiontrain")

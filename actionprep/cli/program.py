@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from typing import Annotated, Any
 
@@ -197,6 +197,32 @@ def add_command(
         kind: Class of the command.
     """
     app.command(name, rich_help_panel=panel, cls=kind, context_settings=HELP_NAMES)(guarded(command))
+
+
+def program_of(app: typer.Typer, words: Sequence[str], *, others: Collection[str] = ()) -> typer.Typer:
+    """Return a program with the command that a command line names, and without the others where that is possible.
+
+    To describe the options of all commands takes longer than many commands.
+
+    Args:
+        app: The program.
+        words: The command line without the name of the program.
+        others: Names of commands that `app` makes itself when they are used.
+    """
+    if not words:
+        return app
+    commands = [info for info in app.registered_commands if _name_of(info) == words[0]]
+    groups = [info for info in app.registered_groups if info.name == words[0]]
+    if not commands and not groups and words[0] not in others:
+        return app
+    small = copy(app)
+    small.registered_commands, small.registered_groups = commands, groups
+    return small
+
+
+def _name_of(command: Any) -> str:
+    """Name of a registered command, as Typer derives it."""
+    return str(command.name or command.callback.__name__.replace("_", "-"))
 
 
 def same_command(context: typer.Context, *more: str, without: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> str:

@@ -109,7 +109,7 @@ class Catalog:
 
     def resolve(self, path: str, root: str | Path) -> Path:
         """Return the path of a view's file, given the study folder."""
-        return Path(root) / path
+        return Path(root, path)
 
     @cached_property
     def view_names(self) -> tuple[str, ...]:

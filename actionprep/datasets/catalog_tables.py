@@ -216,8 +216,7 @@ def views_from_table(table: Any) -> tuple[View, ...]:
     times = table.column("frame_times").combine_chunks()
     if table.num_rows == 0:
         return ()
-    flat = times.values.to_numpy(zero_copy_only=False)
-    limits = times.offsets.to_numpy(zero_copy_only=False)
+    flat, limits = _numbers(times.values, np.float64), _numbers(times.offsets, np.int64)
     views = []
     rows = table.drop_columns("frame_times").to_pylist()
     for row, (first, last) in zip(rows, pairwise(limits), strict=True):
@@ -226,6 +225,26 @@ def views_from_table(table: Any) -> tuple[View, ...]:
         row["reading"] = Reading.from_json(row.get("reading") or "")
         views.append(View(**row, frame_times=flat[first:last]))
     return tuple(views)
+
+
+def _numbers(column: Any, dtype: type[np.generic]) -> np.ndarray:
+    """Return a column of numbers without copying; `to_numpy` would import pandas, which takes longer than most commands.
+
+    Raises:
+        ValueError: If the column has another type, or missing values.
+    """
+    if column.type != _arrow_type(dtype) or column.null_count:
+        raise ValueError(f"expected a column of {np.dtype(dtype)} without missing values, got {column.type}")
+    if not len(column):
+        return np.empty(0, dtype)
+    values: np.ndarray = np.frombuffer(column.buffers()[1], dtype)[column.offset : column.offset + len(column)]
+    return values
+
+
+def _arrow_type(dtype: type[np.generic]) -> Any:
+    import pyarrow as pa
+
+    return pa.from_numpy_dtype(np.dtype(dtype))
 
 
 def make_tables(

@@ -62,7 +62,7 @@ class Reading:
 
     def at(self, root: str | Path) -> Self:
         """Return the same with paths of parts that start at a folder."""
-        return replace(self, parts=tuple(str(Path(root) / part) for part in self.parts))
+        return self if not self.parts else replace(self, parts=tuple(str(Path(root) / part) for part in self.parts))
 
     def facts(self) -> dict[str, object]:
         """Return what decides the content of the frames, besides the files and their times."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -233,6 +234,11 @@ def has_changed(root: Path, view: View) -> bool:
 
 
 def _file_state(root: Path, view: View) -> FileState:
+    if not view.reading.parts:
+        with suppress(OSError):
+            status = os.stat(os.path.join(root, view.path))
+            if stat.S_ISREG(status.st_mode):
+                return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     return state_of(root / view.path, [root / part for part in view.reading.parts])
 
 

@@ -131,7 +131,8 @@ def tables_of(folder: StudyFolder, settings: StudySettings) -> list[Path]:
     named += [options["classes"]] if options["classes"] is not None else []
     annotations = list(annotation_files(folder, settings.segments, may_be_missing=True))
     folders = dict.fromkeys(parent for path in annotations for parent in (path.parent, path.parent.parent))
-    named += [parent / name for parent in folders for name in sorted(_class_files(settings))]
+    names = sorted(_class_files(settings)) if folders else []
+    named += [parent / name for parent in folders for name in names]
     tables += [path for path in named if path.is_file()]
     return list(dict.fromkeys([*tables, *annotations]))
 

@@ -22,6 +22,7 @@ from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.passes import ItemOutcome, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
 from actionprep.pipeline.tasks import TaskOutcome, Workers, run_task
+from actionprep.pipeline.timings import Timings
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.lock import LockClaim
@@ -214,7 +215,10 @@ class _Work:
         frames, concealed, missing = (
             max((getattr(part, name) for part in parts), default=0) for name in ("num_frames", "concealed", "missing")
         )
-        return TaskOutcome(tuple(made.values()), frames, concealed, missing, sum(part.seconds for part in parts))
+        timings = Timings()
+        for part in parts:
+            timings.add(part.timings)
+        return TaskOutcome(tuple(made.values()), frames, concealed, missing, timings.total, timings)
 
     def _failed_input(self, item: PlannedItem, made: dict[str, ItemOutcome]) -> InputError | None:
         for source in find_stage(item.key.product).inputs(item.settings):
@@ -253,6 +257,11 @@ def _client(workers: Workers, tasks: tuple[ViewTask, ...]) -> Iterator[Any]:
         stack.enter_context(dask.config.set({"distributed.worker.daemon": True}))
         # A suspended worker, as on a sleeping laptop, is not dead: the connection of a dead one ends.
         stack.enter_context(dask.config.set({"distributed.scheduler.worker-ttl": None}))
+        # Dask would make worker processes return memory to the system with each freed buffer. For buffers of frames this
+        # costs more time than decoding: each is mapped, filled with zeros and unmapped again.
+        environ = dask.config.get("distributed.nanny.pre-spawn-environ")
+        kept = {name: value for name, value in environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
+        stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": kept}))
         # A lost connection is reported in one message here, not by the logs of each part of Dask.
         stack.enter_context(_silent("distributed", "tornado", "asyncio"))
         if workers.scheduler is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,7 @@ class Count:
 
     def __init__(self, num_frames: int, stated: int) -> None:
         self.num_frames, self.stated = num_frames, stated
+        self.seconds = 0.0
         self.surplus = 0
         self.concealed = self.missing = 0
         self.first_bad: int | None = None
@@ -107,7 +109,10 @@ class ThreadedDecodeError(Exception):
 
 
 def demux_and_decode(container: Any, stream: Any, threads: int, count: Count) -> Iterator[tuple[int, Any]]:
-    """Yield (packet number, frame) of everything that decodes, in the order of the decoder."""
+    """Yield (packet number, frame) of everything that decodes, in the order of the decoder, and time it in `count`."""
+    # With one thread, the processor's time, because this thread may wait for the lock of Python. Other threads of FFmpeg
+    # do not count in it.
+    clock = time.thread_time if threads == 1 else time.perf_counter
     if threads != 1:
         # Not slices: decoders lose the marks of damage when several threads work on one frame.
         stream.thread_type = "FRAME"
@@ -115,6 +120,7 @@ def demux_and_decode(container: Any, stream: Any, threads: int, count: Count) ->
     number = -1
     packets = container.demux(stream)
     while True:
+        begun = clock()
         try:
             packet = next(packets, None)
         except av.error.FFmpegError as error:
@@ -132,6 +138,7 @@ def demux_and_decode(container: Any, stream: Any, threads: int, count: Count) ->
         except av.error.FFmpegError as error:
             count.refused(number, error, threads)
             continue
+        count.seconds += clock() - begun
         for frame in frames:
             yield tag_of(frame), frame
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,8 @@ from actionprep.pipeline.plan import Plan, PlannedItem, ViewTask, plan_study_ite
 from actionprep.pipeline.quarantine import Quarantine
 from actionprep.pipeline.stage import ArrayStage
 from actionprep.pipeline.tasks import TaskOutcome, Workers, run_task
+from actionprep.pipeline.timings import Timings
+from actionprep.pipeline.workload import Workload, usable_cores
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalog import Catalog
@@ -29,6 +31,8 @@ __all__ = ["BuildReport", "BuildStoppedError", "InternalError", "Progress", "Tas
 MIN_FAILURES = 5
 # How often the index of the store is written during a build, in seconds.
 INDEX_S = 60.0
+# File in .partial that exists while a task runs in this process. It stays if the process dies.
+HERE = "running-here"
 
 
 @dataclass
@@ -45,6 +49,7 @@ class BuildReport:
         missing: Number of frames that repeat the last good one.
         nbytes: Bytes of array content that was written.
         seconds: Duration of the build.
+        timings: Where the time of the tasks went.
         notes: Notes of the plan.
     """
 
@@ -57,6 +62,7 @@ class BuildReport:
     missing: int = 0
     nbytes: int = 0
     seconds: float = 0.0
+    timings: Timings = field(default_factory=Timings)
     notes: tuple[str, ...] = ()
 
     @property
@@ -113,9 +119,10 @@ def build(
             report.blocked[item.key] = item.why
     begun = indexed = time.perf_counter()
     with build_lock(lock_path or store.require_local() / ".lock") as lock, store.claimed(lock.claim):
+        fatal_here = _mark_here(store).exists()
         store.clear_partial()
         failures = _Failures(failure_budget, len(plan.view_tasks))
-        with _outcomes(plan.view_tasks, store, workers, log_folder, lock.claim) as outcomes:
+        with _outcomes(plan.view_tasks, store, workers, log_folder, lock.claim, fatal_here=fatal_here) as outcomes:
             for outcome in outcomes:
                 lock.claim.require_held()
                 _note(outcome, report, quarantine, failures)
@@ -130,8 +137,8 @@ def build(
                 _build_study_item(
                     plan_study_item(catalog, store, name, settings, force=plan.forced), catalog, store, report
                 )
-        store.clear_partial()
-        store.snapshot()  # writes the index
+        if report.built or report.quarantined:
+            store.clear_partial()  # writes the index as well
     report.seconds = time.perf_counter() - begun
     return report
 
@@ -159,6 +166,7 @@ def _note(outcome: TaskOutcome, report: BuildReport, quarantine: Quarantine, fai
             quarantine.add(item.key, item.problem, fingerprint=item.fingerprint)
             report.quarantined[item.key] = item.problem.reason
     report.num_frames += outcome.num_frames
+    report.timings.add(outcome.timings)
     report.concealed += outcome.concealed
     report.missing += outcome.missing
     # A stage whose input failed adds nothing to the cause.
@@ -202,14 +210,29 @@ def _kind_of(key: ItemKey, reason: str) -> str:
 
 @contextmanager
 def _outcomes(
-    tasks: tuple[ViewTask, ...], store: Store, workers: Workers, log_folder: Path | None, claim: LockClaim
+    tasks: tuple[ViewTask, ...],
+    store: Store,
+    workers: Workers,
+    log_folder: Path | None,
+    claim: LockClaim,
+    *,
+    fatal_here: bool,
 ) -> Iterator[Iterator[TaskOutcome]]:
-    """Run tasks on the workers, and yield outcomes as they arrive."""
+    """Run tasks on the workers, and yield outcomes as they arrive.
+
+    `fatal_here` states that an earlier build died while it ran a task in its own process. Worker processes then take that
+    risk.
+    """
     local = workers.scheduler is None and workers.slurm is None
+    as_needed = local and workers.as_needed and workers.count > 0
     if not tasks:
         yield iter(())
-    elif local and (workers.count == 0 or len(tasks) == 1):
-        yield (_in_this_process(task, store, log_folder, claim) for task in tasks)
+    elif local and not (as_needed and fatal_here) and (workers.count == 0 or len(tasks) == 1):
+        mark = _mark_here(store) if as_needed else None
+        yield (_in_this_process(task, store, log_folder, claim, mark=mark) for task in tasks)
+    elif as_needed and not fatal_here:
+        with closing(_here_then_on_workers(tasks, store, workers, log_folder, claim)) as outcomes:
+            yield outcomes
     else:
         from actionprep.pipeline.cluster import dask_outcomes
 
@@ -217,7 +240,68 @@ def _outcomes(
             yield outcomes
 
 
-def _in_this_process(task: ViewTask, store: Store, log_folder: Path | None, claim: LockClaim) -> TaskOutcome:
+class _WorkersPayError(ActionprepError):
+    """Raised within a task that worker processes will do instead, because they finish the job earlier."""
+
+
+def _here_then_on_workers(
+    tasks: tuple[ViewTask, ...], store: Store, workers: Workers, log_folder: Path | None, claim: LockClaim
+) -> Generator[TaskOutcome]:
+    """Run tasks in this process until worker processes would finish the rest earlier, then start those."""
+    load = Workload([_amount(task) for task in tasks], count=workers.count, cores=usable_cores())
+    num_done = 0
+
+    def stop_if_workers_pay() -> None:
+        if load.workers_pay():
+            raise _WorkersPayError
+
+    with suppress(_WorkersPayError):
+        for task in tasks:
+            watched = _watched_frames(task, load, stop_if_workers_pay)
+            outcome = _in_this_process(task, store, log_folder, claim, mark=_mark_here(store), progress=watched)
+            num_done += 1
+            load.finish()
+            yield outcome
+            stop_if_workers_pay()
+    if num_done < len(tasks):
+        from actionprep.pipeline.cluster import dask_outcomes
+
+        with dask_outcomes(tasks[num_done:], store, workers, log_folder, claim) as outcomes:
+            yield from outcomes
+
+
+def _watched_frames(task: ViewTask, load: Workload, check: Callable[[], None]) -> Callable[[int], None]:
+    """Return a function that is called with the number of frames after each block of a task."""
+    num_frames = 0
+
+    def after_block(count: int) -> None:
+        nonlocal num_frames
+        num_frames += count
+        load.advance(num_frames / max(1, task.source.num_frames))
+        check()
+
+    return after_block
+
+
+def _amount(task: ViewTask) -> float:
+    """Work of a task for a comparison with others: pixels of the view, or its frames if it has no video."""
+    source = task.source
+    return max(1.0, float(source.num_frames) * max(1, source.height * source.width))
+
+
+def _mark_here(store: Store) -> Path:
+    return store.require_local() / ".partial" / HERE
+
+
+def _in_this_process(
+    task: ViewTask,
+    store: Store,
+    log_folder: Path | None,
+    claim: LockClaim,
+    *,
+    mark: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> TaskOutcome:
     with explained_faults(f"{task.source.recording}, view {task.source.view}", log_folder):
         # With nothing else running, FFmpeg may use the cores itself.
-        return run_task(task, store.url, threads=0, claim=claim)
+        return run_task(task, store.url, threads=0, claim=claim, mark=mark, progress=progress)

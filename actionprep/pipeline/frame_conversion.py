@@ -111,10 +111,14 @@ class Converter:
         height: Height of the frames for display, in pixels.
         width: Width of the frames for display, in pixels.
         orientation: How stored frames are turned for display.
+
+    Attributes:
+        seconds: Time that blocks of frames spent on conversion.
     """
 
     def __init__(self, height: int, width: int, orientation: Orientation) -> None:
         self.height, self.width, self.orientation = height, width, orientation
+        self.seconds = 0.0
         self._reformatters: dict[tuple[int, int, str, str, int], VideoReformatter] = {}
 
     def is_native(self, frame: Any) -> bool:
@@ -237,10 +241,14 @@ class CroppedConverter:
     Args:
         full: Converts the full frames.
         box: Rectangle x, y, width, height in pixels of the frame for display.
+
+    Attributes:
+        seconds: Time that blocks of frames spent on conversion.
     """
 
     def __init__(self, full: Converter, box: tuple[int, int, int, int]) -> None:
         x, y, self.width, self.height = box
+        self.seconds = 0.0
         self._full = full
         self._rows, self._columns = slice(y, y + self.height), slice(x, x + self.width)
 

@@ -87,6 +87,16 @@ def find_stage(name: str) -> type[Stage]:
     return STAGES.find(name)
 
 
+def known_stage(name: str) -> type[Stage] | None:
+    """Import the stage of a product that a store has; None if no package here has one that can be used."""
+    from actionprep.errors import ActionprepError
+
+    try:
+        return STAGES.get(name)
+    except ActionprepError:
+        return None
+
+
 def load_stages() -> dict[str, type[Stage]]:
     """Import all stages; those of other packages that cannot be imported are left out."""
     return STAGES.working()

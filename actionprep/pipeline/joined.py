@@ -87,6 +87,7 @@ class JoinedReader(FrameReader):
         for number, part in enumerate(self._parts):
             for slot, (frame, status) in enumerate(part.frames_with_status()):
                 yield frame, self._flagged(number, slot, frame, status)
+        self.decode_seconds = sum(part.decode_seconds for part in self._parts)
         shortfalls = [(start, part.shortfall) for start, part in zip(self._starts, self._parts, strict=False)]
         self.shortfall = _sum([(int(start), each) for start, each in shortfalls if each is not None], self.num_frames)
 

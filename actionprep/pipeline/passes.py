@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -17,6 +18,7 @@ from actionprep.pipeline.decoding import CONCEALED, MISSING, Shortfall
 from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.readers import open_reader
 from actionprep.pipeline.stage import FrameBlock, FrameStage, ViewSource
+from actionprep.pipeline.timings import COMMIT, CONVERT, DECODE, FRAMES, HASH, WAIT, WRITE, Timings
 from actionprep.pipeline.video import FrameReader
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class PassReport:
         missing: Number of frames that repeat another one.
         shortfall: What the decoder could not decode; None without damage, or if only some frames were read.
         problems: Errors of the stages that stopped because of this input, by product.
+        timings: Where the time went; without the total, which belongs to the task.
     """
 
     num_frames: int = 0
@@ -48,6 +51,7 @@ class PassReport:
     missing: int = 0
     shortfall: Shortfall | None = None
     problems: dict[str, InputError] = field(default_factory=dict)
+    timings: Timings = field(default_factory=Timings)
 
 
 def run_pass(
@@ -57,6 +61,7 @@ def run_pass(
     threads: int = 1,
     block_frames: int | None = None,
     progress: Callable[[int], None] | None = None,
+    waited: Callable[[], float] = lambda: 0.0,
 ) -> PassReport:
     """Decode a view once and push its frames to the stages, live inputs first.
 
@@ -69,9 +74,10 @@ def run_pass(
         threads: Threads for decoding; 0 leaves the number to FFmpeg.
         block_frames: Frames per block; None chooses a size that fits into the cache.
         progress: Called with the number of frames after each block.
+        waited: Returns the seconds that stages have waited for the disk so far.
 
     Returns:
-        Counts of frames, and the errors of stages.
+        Counts of frames, the errors of stages, and where the time went.
 
     Raises:
         InputError: If the video cannot be read.
@@ -80,15 +86,28 @@ def run_pass(
     report = PassReport()
     with open_reader(source.path, source.reading, times=source.times, threads=threads) as reader:
         size = block_frames or int(np.clip(_BLOCK_BYTES // (source.height * source.width * 3), 4, 16))
-        for block in _blocks(reader, [feed.stage for feed in feeds], size):
-            _to_all(feeds, report, block)
+
+        def not_of_stage() -> float:
+            return reader.convert_seconds + waited()
+
+        blocks, for_frames = _blocks(reader, [feed.stage for feed in feeds], size), 0.0
+        while True:
+            begun = time.perf_counter()
+            block = next(blocks, None)
+            for_frames += time.perf_counter() - begun
+            if block is None:
+                break
+            _to_all(feeds, report, block, not_of_stage)
             report.num_frames += len(block)
             report.concealed += int((block.status == CONCEALED).sum())
             report.missing += int((block.status == MISSING).sum())
             if progress is not None:
                 progress(len(block))
-        _to_all(feeds, report, None)
+        _to_all(feeds, report, None, not_of_stage)
         report.shortfall = reader.shortfall
+        report.timings.parts |= {FRAMES: for_frames, CONVERT: reader.convert_seconds}
+        # A reader that decodes in this thread keeps the pass waiting for just as long.
+        report.timings.beside[DECODE] = reader.decode_seconds or for_frames
     return report
 
 
@@ -105,7 +124,7 @@ class LivePass:
 
     def push(self, block: FrameBlock) -> None:
         """Push a block to every stage; raises the InputError of a stage that stops."""
-        _to_all(self._feeds, self._report, block)
+        _to_all(self._feeds, self._report, block, lambda: 0.0)
         for problem in self._report.problems.values():
             raise problem
 
@@ -122,12 +141,13 @@ class ItemOutcome:
 
 @dataclass(frozen=True)
 class PassOutcome:
-    """Result of `decode_pass`: one outcome per item, and counts of frames."""
+    """Result of `decode_pass`: one outcome per item, counts of frames, and where the time went."""
 
     items: tuple[ItemOutcome, ...]
     num_frames: int
     concealed: int
     missing: int
+    timings: Timings = field(default_factory=Timings)
 
 
 def decode_pass(
@@ -163,7 +183,11 @@ def decode_pass(
                 except InputError as problem:
                     rejected[item.key.product] = problem
             try:
-                report = run_pass(source, stages, threads=threads, progress=progress) if stages else PassReport()
+                report = (
+                    run_pass(source, stages, threads=threads, progress=progress, waited=lambda: behind.waited)
+                    if stages
+                    else PassReport()
+                )
             except InputError as problem:
                 report = PassReport(problems={stage.name: problem for stage in stages})
             report.problems.update(rejected)
@@ -175,18 +199,25 @@ def decode_pass(
                 if explained is not None and explained is not error:
                     raise explained from error
             raise
-        # In parallel, because each waits for the disk.
-        with ThreadPoolExecutor(len(drafts)) as pool:
-            problems = [report.problems.get(draft.item.key.product) for draft in drafts]
-            raised = list(pool.map(_Draft.end, drafts, problems))
+        decoded = time.perf_counter()
+        problems = [report.problems.get(draft.item.key.product) for draft in drafts]
+        if len(drafts) == 1:
+            raised = [drafts[0].end(problems[0])]
+        else:
+            # In parallel, because each waits for the disk.
+            with ThreadPoolExecutor(len(drafts)) as pool:
+                raised = list(pool.map(_Draft.end, drafts, problems))
     for failure in raised:
         if failure is not None and not isinstance(failure, InputError):
             raise failure
+    timings, hashed = report.timings, sum(draft.writer.hash_seconds for draft in drafts)
+    timings.parts |= {WAIT: behind.waited, COMMIT: time.perf_counter() - decoded}
+    timings.beside |= {HASH: hashed, WRITE: max(0.0, behind.worked - hashed)}
     outcomes = [
         ItemOutcome(draft.item.key, draft.item.fingerprint, problem, draft.writer.nbytes if problem is None else 0)
         for draft, problem in zip(drafts, problems, strict=True)
     ]
-    return PassOutcome(tuple(outcomes), report.num_frames, report.concealed, report.missing)
+    return PassOutcome(tuple(outcomes), report.num_frames, report.concealed, report.missing, timings)
 
 
 def derived_error(product: str) -> InputError:
@@ -204,6 +235,10 @@ class WriteBehind:
     """A thread that writes what stages append, so that decoding and conversion do not wait for the disk.
 
     Data is written in the order in which it was appended. An error of the thread is raised by the next call.
+
+    Attributes:
+        waited: Seconds that callers have waited for the thread.
+        worked: Seconds that the thread has hashed and written.
     """
 
     def __init__(self) -> None:
@@ -211,6 +246,7 @@ class WriteBehind:
         self._room = threading.Condition()
         self._bytes = 0
         self._error: BaseException | None = None
+        self.waited = self.worked = 0.0
         self._thread = threading.Thread(target=self._work, name="write-behind", daemon=True)
 
     def __enter__(self) -> WriteBehind:
@@ -227,7 +263,9 @@ class WriteBehind:
 
     def wait(self) -> None:
         """Wait until everything is written."""
+        begun = time.perf_counter()
         self._waiting.join()
+        self.waited += time.perf_counter() - begun
         self._raise()
 
     def abandon(self) -> None:
@@ -238,15 +276,19 @@ class WriteBehind:
     def later(self, nbytes: int, write: Callable[[], None]) -> None:
         """Queue a write that keeps `nbytes` in memory until it is done."""
         self._raise()
+        begun = time.perf_counter()
         with self._room:
             self._room.wait_for(lambda: self._bytes == 0 or self._bytes + nbytes <= _BEHIND_BYTES)
             self._bytes += nbytes
+        self.waited += time.perf_counter() - begun
 
         def work() -> None:
+            begun = time.perf_counter()
             try:
                 if self._error is None:
                     write()
             finally:
+                self.worked += time.perf_counter() - begun
                 with self._room:
                     self._bytes -= nbytes
                     self._room.notify()
@@ -364,8 +406,14 @@ class _Replay:
             yield block
 
 
-def _to_all(feeds: Sequence[_Feed], report: PassReport, block: FrameBlock | None) -> None:
-    """Push a block (None at the end) to every stage without a problem, with the results of its live inputs."""
+def _to_all(
+    feeds: Sequence[_Feed], report: PassReport, block: FrameBlock | None, not_of_stage: Callable[[], float]
+) -> None:
+    """Push a block (None at the end) to every stage without a problem, with the results of its live inputs.
+
+    `not_of_stage` returns the seconds of conversion and of waiting so far, which a stage causes and which do not count for
+    it.
+    """
     returned: dict[str, Any] = {}
     for feed in feeds:
         if feed.name in report.problems:
@@ -374,10 +422,13 @@ def _to_all(feeds: Sequence[_Feed], report: PassReport, block: FrameBlock | None
         if failed:
             report.problems[feed.name] = derived_error(failed[0])
             continue
+        begun = time.perf_counter() - not_of_stage()
         try:
             returned[feed.name] = feed.take(block, {name: returned[name] for name in feed.reads})
         except InputError as problem:
             report.problems[feed.name] = problem
+        spent = time.perf_counter() - not_of_stage() - begun
+        report.timings.parts[feed.name] = report.timings.parts.get(feed.name, 0.0) + spent
 
 
 def _blocks(reader: FrameReader, stages: Sequence[FrameStage], size: int) -> Iterator[FrameBlock]:

@@ -7,10 +7,11 @@ import hashlib
 import platform
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from actionprep.datasets.paths import is_plain
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
 from actionprep.datasets.store.reader import DamagedItemError
 from actionprep.datasets.store.zarr_store import ItemKey, Store
@@ -94,6 +95,7 @@ class Plan:
         forced: Items that are rebuilt whatever the store has.
         notes: A sentence for each item with damaged metadata that names the settings to rebuild it with.
         kept: Items that keep options of the command line that made them.
+        store: Snapshot that the items were compared with; None for an empty store.
     """
 
     items: tuple[PlannedItem, ...]
@@ -103,6 +105,7 @@ class Plan:
     forced: frozenset[ItemKey] = frozenset()
     notes: tuple[str, ...] = ()
     kept: tuple[ItemKey, ...] = ()
+    store: Store | None = field(default=None, compare=False, repr=False)
 
     def kept_options(self) -> list[KeptOption]:
         """Options of command lines that items keep, each once per stage."""
@@ -176,6 +179,8 @@ class _Resolver:
         self._root = Path(root)
         self._values: dict[int, tuple[StageSettings, dict[str, Any], str]] = {}
         self._identities: dict[tuple[str, str], dict[str, str]] = {}
+        self._texts: dict[int, tuple[object, str]] = {}
+        self._last_times: tuple[Any, str] = None, ""
         self._made: dict[tuple[str, int, str], Recorded[StageSettings] | None] = {}
         self._kept: dict[tuple[str, int, str], StageSettings | None] = {}
 
@@ -197,16 +202,24 @@ class _Resolver:
             self._identities[known] = {**stage.identity(settings), **STAGES.origin(stage.name)}
         return self._identities[known]
 
+    def times_digest(self, source: ViewSource) -> str:
+        """Hash of the frame times of a view. The last one is kept, because the stages of a view come in a row."""
+        if self._last_times[0] is not source.times:
+            self._last_times = source.times, hashlib.sha256(source.times.astype("<f8").tobytes()).hexdigest()
+        return self._last_times[1]
+
+    def text(self, value: object) -> str:
+        """Canonical JSON of settings or of an identity that `values` or `identity` returned."""
+        if id(value) not in self._texts:
+            self._texts[id(value)] = value, canonical_json(value)
+        return self._texts[id(value)][1]
+
     def as_made(
         self, stage: type[Stage], committed: dict[str, Any], own: StageSettings
     ) -> Recorded[StageSettings] | None:
         """Settings that a committed item was made with; None if this version of its stage may not understand them."""
         made = committed["provenance"]
-        known = (
-            stage.name,
-            id(own),
-            canonical_json([made.get(name) for name in ("version", "settings", "command_line")]),
-        )
+        known = stage.name, id(own), repr([made.get(name) for name in ("version", "settings", "command_line")])
         if known not in self._made:
             self._dumped(own)
             recorded = _as_made(stage, committed, own)
@@ -227,7 +240,7 @@ class _Resolver:
         made = committed["provenance"]
         if not _command_line(made):
             return None
-        known = stage.name, id(own), canonical_json([made.get(name) for name in ("settings", "command_line")])
+        known = stage.name, id(own), repr([made.get(name) for name in ("settings", "command_line")])
         if known not in self._kept:
             self._kept[known] = self._with_options(stage, made, own)
         return self._kept[known]
@@ -369,7 +382,7 @@ def make_plan(
         items.append(item)
         if item.why == "damaged" and (damage := _committed(store, item.key)[1]):
             notes.append(f"{damage} It is rebuilt with the settings of this command or of actionprep.toml.")
-    return Plan(tuple(items), tuple(tasks), tuple(study_stages), skipped, force, tuple(notes), tuple(kept))
+    return Plan(tuple(items), tuple(tasks), tuple(study_stages), skipped, force, tuple(notes), tuple(kept), store)
 
 
 def mixtures(plan: Plan, store: Store) -> list[str]:
@@ -453,10 +466,11 @@ def dependency_order(wanted: Iterable[str], settings: Mapping[str, StageSettings
 def view_source(catalog: Catalog, view: View, root: str) -> ViewSource:
     """Describe a view for stages."""
     segments = tuple(catalog.segments_of(view.recording))
+    is_normal = root.startswith("/") and is_plain(view.path)
     return ViewSource(
         recording=view.recording,
         view=view.id,
-        path=str(catalog.resolve(view.path, root)),
+        path=f"{root}/{view.path}" if is_normal else str(catalog.resolve(view.path, root)),
         height=view.height,
         width=view.width,
         fps=view.fps,
@@ -508,10 +522,10 @@ def _planned_item(
         resolver.identity(stage, chosen),
         reads,
         view,
-        source,
+        resolver.times_digest(source),
         inputs,
     )
-    fingerprint = _fingerprint(facts)
+    fingerprint = _fingerprint(facts, resolver)
     provenance = {**facts, "source": {"path": view.path, **facts["source"]}, **_options(chosen), **_software()}
     if committed is not None and committed["fingerprint"] == fingerprint:
         return PlannedItem(key, "done", "", fingerprint, chosen, provenance, int(committed["nbytes"]))
@@ -535,7 +549,7 @@ def _facts(
     identity: Any,
     reads: Any,
     view: View,
-    source: ViewSource,
+    times_digest: str,
     inputs: Mapping[str, PlannedItem],
 ) -> dict[str, Any]:
     """Everything that decides the content of an item of a view, as plain values."""
@@ -547,7 +561,7 @@ def _facts(
         "inputs": {name: item.fingerprint for name, item in sorted(inputs.items())},
         "source": {
             "digest": view.digest,
-            "times": hashlib.sha256(source.times.astype("<f8").tobytes()).hexdigest(),
+            "times": times_digest,
             "reads": reads,
             # Absent for full frames of one file, so that fingerprints of such views stay.
             **({"reading": reading} if (reading := view.reading.facts()) else {}),
@@ -555,8 +569,13 @@ def _facts(
     }
 
 
-def _fingerprint(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
+def _fingerprint(facts: Mapping[str, Any], resolver: _Resolver) -> str:
+    """Hash facts as canonical JSON. Settings and identities, the largest part, are the same for most items."""
+    identity, settings = resolver.text(facts["identity"]), resolver.text(facts["settings"])
+    inputs = canonical_json(facts["inputs"])
+    own = canonical_json({name: facts[name] for name in ("source", "stage", "version")})
+    text = f'{{"identity":{identity},"inputs":{inputs},"settings":{settings},{own[1:]}'
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _kept_item(
@@ -580,8 +599,8 @@ def _kept_item(
     if made.can_compare:
         made.require()
         of_code, reads = resolver.identity(stage, chosen), stage.reads_of_source(chosen, source)
-    facts = _facts(stage, made.as_written, of_code, reads, view, source, inputs)
-    if view.status != "ok" or _fingerprint(facts) != committed["fingerprint"]:
+    facts = _facts(stage, made.as_written, of_code, reads, view, resolver.times_digest(source), inputs)
+    if view.status != "ok" or _fingerprint(facts, resolver) != committed["fingerprint"]:
         return None
     return PlannedItem(key, "done", "", committed["fingerprint"], chosen, provenance, int(committed["nbytes"]))
 
@@ -643,11 +662,11 @@ def _options(settings: StageSettings) -> dict[str, Any]:
 
 def _software() -> dict[str, Any]:
     """The part of an item's provenance that names versions of software."""
-    return {"software": dict(_versions())}
+    return {"software": _versions()}
 
 
 @functools.cache
-def _versions() -> Mapping[str, str]:
+def _versions() -> dict[str, str]:
     """Versions of the packages that an item can depend on; looked up once per process."""
     from importlib.metadata import PackageNotFoundError, version
 

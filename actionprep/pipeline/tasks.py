@@ -7,17 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.store.lock import LockClaim
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import ActionprepError, InputError, SetupError, UserError, explained_disk_errors
 from actionprep.pipeline.index import find_stage
-from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
 from actionprep.pipeline.stage import ViewStage
+from actionprep.pipeline.timings import Timings
+
+if TYPE_CHECKING:
+    from actionprep.pipeline.passes import ItemOutcome
 
 # How often a task checks that the builder still holds the lock, in seconds.
 LOCK_CHECK_S = 1.0
@@ -31,11 +34,14 @@ class Workers:
         count: Processes on this machine; 0 runs in this process, for debugging and for scripts.
         scheduler: Address of a running Dask cluster ("tcp://…") instead.
         slurm: Options for dask_jobqueue.SLURMCluster instead, such as {"queue": "cpu", "cores": 8, "memory": "32GB"}.
+        as_needed: Whether these processes start only if the rest of the job takes longer without them. Until then, tasks
+            run in this process.
     """
 
     count: int = 0
     scheduler: str | None = None
     slurm: dict[str, Any] | None = None
+    as_needed: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class TaskOutcome:
     concealed: int
     missing: int
     seconds: float
+    timings: Timings = field(default_factory=Timings)
 
 
 class BuildCanceledError(ActionprepError):
@@ -62,6 +69,7 @@ def run_task(
     mark: Path | None = None,
     claim: LockClaim | None = None,
     on_cluster: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> TaskOutcome:
     """Build all items of one view: one decode pass, or two if a stage needs a finished product of the first.
 
@@ -75,6 +83,7 @@ def run_task(
         mark: A file that exists while the task runs, and stays if the process dies.
         claim: The builder's lock. The task ends when another builder has taken it over.
         on_cluster: Whether this is a task of a Dask worker, which ends when the builder cancels it.
+        progress: Called with the number of frames after each block. An exception that it raises ends the task.
 
     Raises:
         SetupError: If the store no longer exists, or if something is missing on this machine.
@@ -90,13 +99,27 @@ def run_task(
             f"The store {store_url} was removed during the build, or this machine cannot see it: {error}"
         ) from error
     with _marked(mark), store.claimed(claim):
-        return _run(task, store, threads, _both(stop_if_canceled, _watch_lock(claim)))
+        return _run(task, store, threads, _both(stop_if_canceled, _watch_lock(claim)), progress)
 
 
-def _run(task: ViewTask, store: Store, threads: int, stop_if_canceled: Callable[[], None]) -> TaskOutcome:
+def _run(
+    task: ViewTask,
+    store: Store,
+    threads: int,
+    stop_if_canceled: Callable[[], None],
+    progress: Callable[[int], None] | None,
+) -> TaskOutcome:
+    from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
+
+    def after_block(num_frames: int) -> None:
+        stop_if_canceled()
+        if progress is not None:
+            progress(num_frames)
+
     begun = time.perf_counter()
     outcomes: dict[str, ItemOutcome] = {}
     frames = concealed = missing = 0
+    timings = Timings()
     waiting = list(task.items)
     while waiting:
         stop_if_canceled()
@@ -113,13 +136,16 @@ def _run(task: ViewTask, store: Store, threads: int, stop_if_canceled: Callable[
         framed = [item for item in usable if _reads_frames(item)]
         for item in usable:
             if item not in framed:
+                began = time.perf_counter()
                 outcomes[item.key.product] = _build_view_item(item, task, store)
+                timings.add(Timings(parts={item.key.product: time.perf_counter() - began}))
         if framed:
-            made = decode_pass(task.source, framed, store, threads=threads, progress=lambda _: stop_if_canceled())
+            made = decode_pass(task.source, framed, store, threads=threads, progress=after_block)
+            timings.add(made.timings)
             outcomes.update({outcome.key.product: outcome for outcome in made.items})
             frames, concealed, missing = frames + made.num_frames, concealed + made.concealed, missing + made.missing
-    seconds = time.perf_counter() - begun
-    return TaskOutcome(tuple(outcomes.values()), frames, concealed, missing, seconds)
+    timings.total = time.perf_counter() - begun
+    return TaskOutcome(tuple(outcomes.values()), frames, concealed, missing, timings.total, timings)
 
 
 def _is_ready(item: PlannedItem, waiting: list[PlannedItem]) -> bool:
@@ -143,6 +169,8 @@ def _failed(outcomes: dict[str, ItemOutcome], product: str) -> bool:
 
 
 def _build_view_item(item: PlannedItem, task: ViewTask, store: Store) -> ItemOutcome:
+    from actionprep.pipeline.passes import ItemOutcome
+
     stage = find_stage(item.key.product)
     assert issubclass(stage, ViewStage)
     key = item.key

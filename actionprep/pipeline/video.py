@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -54,25 +56,35 @@ class VideoBlock(FrameBlock):
 
     @cached_property
     def rgb(self) -> np.ndarray:  # noqa: D102
-        return self._converter.rgb(self._frames)
+        with self._timed() as converter:
+            return converter.rgb(self._frames)
 
     @cached_property
     def gray(self) -> np.ndarray:  # noqa: D102
-        return self._converter.gray(self._frames)
+        with self._timed() as converter:
+            return converter.gray(self._frames)
 
     def resized(self, height: int, width: int, filter: Filter = "area") -> np.ndarray:  # noqa: D102
         if (height, width) == (self._converter.height, self._converter.width):
             return self.rgb
         key = (height, width, filter)
         if key not in self._resized:
-            self._resized[key] = self._converter.rgb(self._frames, height, width, filter)
+            with self._timed() as converter:
+                self._resized[key] = converter.rgb(self._frames, height, width, filter)
         return self._resized[key]
 
     def rgb_at(self, positions: np.ndarray) -> np.ndarray:  # noqa: D102
         if "rgb" in self.__dict__:
             rgb: np.ndarray = self.rgb[positions]
             return rgb
-        return self._converter.rgb([self._frames[int(row)] for row in positions])
+        with self._timed() as converter:
+            return converter.rgb([self._frames[int(row)] for row in positions])
+
+    @contextmanager
+    def _timed(self) -> Iterator[Converter | CroppedConverter]:
+        begun = time.perf_counter()
+        yield self._converter
+        self._converter.seconds += time.perf_counter() - begun
 
     def take(self, positions: np.ndarray) -> VideoBlock:  # noqa: D102
         return VideoBlock(
@@ -98,11 +110,13 @@ class FrameReader(ABC):
         times: Frame times in seconds, float64 of shape (T,).
         orientation: How stored frames are turned for display.
         shortfall: What the last full pass of `blocks` could not decode; None if it decoded everything.
+        decode_seconds: Time that the last full pass of `blocks` took to decode; 0 if that is not measured.
     """
 
     path: str
     times: np.ndarray
     shortfall: Shortfall | None = None
+    decode_seconds: float = 0.0
 
     def _convert(self, height: int, width: int, orientation: Orientation, crop: tuple[int, ...]) -> None:
         """Set how frames are converted, from the size of the full frame for display and the rectangle of the view."""
@@ -112,6 +126,11 @@ class FrameReader(ABC):
         if crop:
             self._converter = CroppedConverter(full, checked_crop(crop, width, height, self.path))
         self.height, self.width = self._converter.height, self._converter.width
+
+    @property
+    def convert_seconds(self) -> float:
+        """Time that blocks of this reader took to convert frames."""
+        return self._converter.seconds
 
     def __enter__(self) -> Self:
         return self
@@ -285,7 +304,7 @@ class VideoReader(FrameReader):
         for slot, frame, status, _ in without_gaps(ahead, self.num_frames, self._nothing_decodes(count)):
             count.note(slot, status)
             yield frame, self._flagged(slot, frame, status)
-        self.shortfall = count.shortfall()
+        self.shortfall, self.decode_seconds = count.shortfall(), count.seconds
 
     def _flagged(self, slot: int, frame: Any, status: int) -> int:
         """Return the status of a frame, with that of its size and of the clock if the frame is undamaged."""

@@ -65,7 +65,7 @@ def plan(
     planned = opened.plan(
         *(stages or ()), views=views or (), recordings=recordings or (), retry=retry, skip_incomplete=skip_incomplete
     )
-    mixed = mixtures(planned, opened.store)
+    mixed = mixtures(planned, planned.store or opened.store)
     if json:
         output.print_json(
             {
@@ -144,7 +144,7 @@ def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool, named: 
     """
     from actionprep.pipeline.plan import mixtures
 
-    mixed = mixtures(plan, study.store)
+    mixed = mixtures(plan, plan.store or study.store)
     if not json:
         announce(study, plan, mixed)
     frames = sum(task.num_frames for task in plan.view_tasks)
@@ -156,7 +156,10 @@ def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool, named: 
             workers=workers,
             progress=lambda task, sofar: advance(task.num_frames if frames else 1, failures=len(sofar.quarantined)),
         )
-    events = study.events(item.key for item in plan.items)
+    finished = (
+        plan.store if plan.store is not None and not (report.built or report.quarantined) else study.store.snapshot()
+    )
+    events = study.events((item.key for item in plan.items), store=finished)
     results = study.results(item.key for item in plan.items)
     if json:
         tables = {
@@ -166,12 +169,12 @@ def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool, named: 
         views = views_document(views_of_plan(study, plan))
         document = {**report_document(report), "views": views, "events": events, "results": tables, "mixed": mixed}
         document["damaged"] = list(plan.notes)
-        tracked = study.track_summary(item.key for item in plan.items)
+        tracked = study.track_summary((item.key for item in plan.items), store=finished)
         output.print_json(document if tracked is None else {**document, "tracks": tracked})
     else:
-        report_joints_outside(study.joints_outside(item.key for item in plan.items))
+        report_joints_outside(study.joints_outside((item.key for item in plan.items), store=finished))
         has_segments = any(study.catalog.segments.values())
-        print_tracks(study.track_summary(item.key for item in plan.items))
+        print_tracks(study.track_summary((item.key for item in plan.items), store=finished))
         print_report(plan, report, events, results, has_segments=has_segments, study=named)
     if not report.ok:
         raise typer.Exit(1)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from actionprep.pipeline.engine import BuildReport
     from actionprep.pipeline.plan import Plan
     from actionprep.pipeline.stage import ResultTable
+    from actionprep.pipeline.timings import Timings
     from actionprep.settings import StageSettings
 
 
@@ -207,8 +208,11 @@ def print_report(
         ("stage", "built", "already built", "quarantined"),
         [(name, built[name], done[name], failed[name]) for name in names],
     )
-    rate = f", {report.num_frames / report.seconds:,.0f} frames/s" if report.num_frames and report.seconds else ""
-    output.note(f"{output.bytes_text(report.nbytes)} of arrays built in {output.duration_text(report.seconds)}{rate}.")
+    output.note(
+        f"{output.bytes_text(report.nbytes)} of arrays built in {output.duration_text(report.seconds)}{_rate(report)}."
+    )
+    if report.num_frames:
+        output.note(_time_spent(report.timings))
     if report.concealed or report.missing:
         output.warn(f"Damaged frames concealed by the decoder: {report.concealed}; missing frames: {report.missing}.")
     for table in results.values():
@@ -245,6 +249,25 @@ def print_report(
         output.print_next(with_study(f"actionprep show {last}", study), "draws the result")
 
 
+def _rate(report: BuildReport) -> str:
+    """The rate of a build as the end of a sentence, also as a share of the rate of a thread that only decodes."""
+    if not (report.num_frames and report.seconds):
+        return ""
+    rate, bare = report.num_frames / report.seconds, report.timings.bare_rate(report.num_frames)
+    share = "" if bare is None else f", {rate / bare:.0%} of the {bare:,.0f} frames/s of one thread that only decodes"
+    return f", {rate:,.0f} frames/s{share}"
+
+
+def _time_spent(timings: Timings) -> str:
+    """A sentence about the parts of a build that took the most time."""
+    parts = [f"{name} {share:.0%}" for name, share in timings.shares().items() if share >= _SMALLEST_SHARE]
+    beside = [f"{name} {seconds / timings.total:.0%}" for name, seconds in timings.beside.items() if timings.total]
+    return f"Time: {', '.join(parts)}; at the same time in threads: {', '.join(beside)}."
+
+
+_SMALLEST_SHARE = 0.005
+
+
 def report_document(report: BuildReport) -> dict[str, Any]:
     """The same facts as a JSON document."""
     return {
@@ -257,6 +280,12 @@ def report_document(report: BuildReport) -> dict[str, Any]:
         "missing": report.missing,
         "nbytes": report.nbytes,
         "seconds": round(report.seconds, 3),
+        "bare_decode_frames_per_s": report.timings.bare_rate(report.num_frames),
+        "task_seconds": {
+            "total": report.timings.total,
+            "parts": report.timings.parts,
+            "threads": report.timings.beside,
+        },
     }
 
 

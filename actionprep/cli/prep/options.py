@@ -25,7 +25,12 @@ RecordingsOption = Annotated[
     Texts, typer.Option("--recording", help="Process only these recordings: --recording ID1 ID2. (default: all)")
 ]
 WorkersOption = Annotated[
-    Number, typer.Option("--workers", min=0, help="Number of processes; 0 uses this process. (default: one per core)")
+    Number,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Number of processes; 0 uses this process. (default: this process, and one per core once that is faster)",
+    ),
 ]
 SchedulerOption = Annotated[
     Text,
@@ -57,11 +62,10 @@ def opened_study(study: Path | None) -> Study:
 
 
 def workers_of(count: int | None, scheduler: str | None, slurm: list[str] | None) -> Workers:
-    """Choose the workers: local processes (default: one per core), a running scheduler, or SLURM jobs."""
-    import os
-
+    """Choose the workers: local processes (default: one per core, as needed), a running scheduler, or SLURM jobs."""
     from actionprep.errors import UserError
     from actionprep.pipeline.tasks import Workers
+    from actionprep.pipeline.workload import usable_cores
 
     options = None
     if slurm:
@@ -71,6 +75,4 @@ def workers_of(count: int | None, scheduler: str | None, slurm: list[str] | None
         options = {
             key: int(value) if value.isdigit() else value for key, value in (word.split("=", 1) for word in slurm)
         }
-    if count is None:
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Workers(count, scheduler, options)
+    return Workers(usable_cores() if count is None else count, scheduler, options, as_needed=count is None)

@@ -37,7 +37,7 @@ class StageGroup(PlainGroup):
 
         names = super().list_commands(ctx)
         stages = [entry.command for entry in stage_index().values() if entry.command not in names]
-        at = names.index("plan")
+        at = names.index("plan") if "plan" in names else 0
         return [*names[:at], *stages, *names[at:]]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:

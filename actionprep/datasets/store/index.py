@@ -91,8 +91,7 @@ class Record:
     def parsed(self) -> dict[str, Any] | None:
         """Attributes of the item; None for a damaged item."""
         if isinstance(self.attributes, bytes):
-            self.attributes = json.loads(self.attributes)
-            assert isinstance(self.attributes, dict)
+            self.attributes = _with_shared_facts(json.loads(self.attributes))
         return self.attributes
 
     def text(self) -> bytes:
@@ -195,6 +194,20 @@ class Index:
             and record.signature.is_settled(self.taken_ns)
             and Signature.of(f"{root}/{path}/zarr.json") == record.signature
         )
+
+
+_shared: dict[str, Any] = {}
+
+
+def _with_shared_facts(attributes: Any) -> dict[str, Any]:
+    """Replace facts that most items of a product have in common by one object, so that a large store fits into memory."""
+    assert isinstance(attributes, dict)
+    provenance = attributes.get("provenance")
+    if isinstance(provenance, dict):
+        for name in ("settings", "identity", "software"):
+            if name in provenance:
+                provenance[name] = _shared.setdefault(repr(provenance[name]), provenance[name])
+    return attributes
 
 
 def drafts(root: Path) -> Iterator[Path]:

@@ -34,9 +34,16 @@ def made_alike(provenance: Mapping[ItemKey, Mapping[str, Any]]) -> list[MadeAlik
         provenance: Provenance of each item. Inputs and sources differ between items and do not count.
     """
     groups: dict[str, MadeAlike] = {}
+    texts: dict[str, str] = {}
     for key, made in sorted(provenance.items()):
-        facts = {"version": made.get("version"), **made.get("identity", {}), **made.get("settings", {})}
-        groups.setdefault(canonical_json(facts), MadeAlike(facts)).keys.append(key)
+        parts = made.get("version"), made.get("identity", {}), made.get("settings", {})
+        # Canonical text takes longer than a plain one, and there are few different ones.
+        written = repr(parts)
+        if written not in texts:
+            facts = {"version": parts[0], **parts[1], **parts[2]}
+            texts[written] = canonical_json(facts)
+            groups.setdefault(texts[written], MadeAlike(facts))
+        groups[texts[written]].keys.append(key)
     return sorted(groups.values(), key=lambda group: -len(group.keys))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -39,13 +41,15 @@ class ItemWriter:
         attributes: JSON values for the attributes of the group.
         array_metadata: SHA-256 of the zarr.json of each array by name, once the item is closed.
         nbytes: Bytes of array content so far.
+        hash_seconds: Time that was spent on the digest so far.
     """
 
     def __init__(self, folder: Path) -> None:
         self.attributes: dict[str, Any] = {}
         self.array_metadata: dict[str, str] = {}
         self.nbytes = 0
-        self._folder = folder
+        self.hash_seconds = 0.0
+        self._folder = str(folder)
         self._growing: dict[str, _Growing] = {}
 
     def create(
@@ -76,7 +80,7 @@ class ItemWriter:
         row_bytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         chunks_per_shard = max(1, min(SHARD_BYTES // (row_bytes * chunk), MAX_CHUNKS_PER_SHARD))
         self._growing[name] = _Growing(
-            self._folder / name, shape, dtype, axes, unit, description, codec, chunk, chunks_per_shard
+            f"{self._folder}/{name}", shape, dtype, axes, unit, description, codec, chunk, chunks_per_shard
         )
 
     def append(self, name: str, rows: np.ndarray) -> None:
@@ -85,7 +89,7 @@ class ItemWriter:
         rows = np.ascontiguousarray(rows, array.dtype)
         if rows.shape[1:] != array.shape:
             raise ValueError(f"Array '{name}' has rows of shape {array.shape}, not {rows.shape[1:]}.")
-        array.append(rows)
+        self.hash_seconds += array.append(rows)
         self.nbytes += rows.nbytes
 
     def write(
@@ -105,7 +109,7 @@ class ItemWriter:
         row_bytes = max(1, values[:1].nbytes)
         chunk = max(1, min(max(len(values), 1), SHARD_BYTES // row_bytes))
         self._growing[name] = _Growing(
-            self._folder / name, values.shape[1:], values.dtype, axes, unit, description, codec, chunk, None
+            f"{self._folder}/{name}", values.shape[1:], values.dtype, axes, unit, description, codec, chunk, None
         )
         self.append(name, values)
 
@@ -125,7 +129,7 @@ class _Growing:
     chunks_per_shard: None for an array with one file per chunk.
     """
 
-    folder: Path
+    folder: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     axes: tuple[str, ...]
@@ -140,10 +144,13 @@ class _Growing:
     num_pending: int = 0
     hash: ContentHash = field(default_factory=ContentHash)
     shard: _Shard | None = None
+    folders: set[str] = field(default_factory=set)
 
-    def append(self, rows: np.ndarray) -> None:
-        """Hash rows and write the chunks that they complete."""
+    def append(self, rows: np.ndarray) -> float:
+        """Hash rows and write the chunks that they complete; returns the seconds that hashing took."""
+        begun = time.perf_counter()
         self.hash.update(rows)
+        seconds = time.perf_counter() - begun
         self.num_rows += len(rows)
         at = 0
         while self.num_pending + len(rows) - at >= self.rows_per_chunk:
@@ -154,6 +161,7 @@ class _Growing:
         if at < len(rows):
             self.pending.append(rows[at:])
             self.num_pending += len(rows) - at
+        return seconds
 
     def finish(self) -> str:
         """Write the last chunk, padded with zeros, the last shard and the metadata; returns the SHA-256 of the metadata."""
@@ -164,39 +172,20 @@ class _Growing:
         if self.shard is not None:
             self.shard.close()
             self.shard = None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        metadata = json.dumps(self.metadata(), indent=1).encode()
-        (self.folder / "zarr.json").write_bytes(metadata)
-        return hashlib.sha256(metadata).hexdigest()
-
-    def metadata(self) -> dict[str, Any]:
-        """Metadata of an array in Zarr v3."""
-        chunk = [self.rows_per_chunk, *self.shape]
-        # The checksum comes last, so that it covers the bytes on the disk.
-        codecs: list[dict[str, Any]] = [_bytes_codec(self.dtype), *_ZSTD[self.codec], {"name": "crc32c"}]
-        if self.chunks_per_shard is not None:
-            inner = {
-                "chunk_shape": chunk,
-                "codecs": codecs,
-                "index_codecs": [_bytes_codec(np.dtype(np.uint64)), {"name": "crc32c"}],
-                "index_location": "end",
-            }
-            codecs = [{"name": "sharding_indexed", "configuration": inner}]
-            chunk = [self.rows_per_chunk * self.chunks_per_shard, *self.shape]
-        attributes = {"unit": self.unit, "description": self.description}
-        return {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": [self.num_rows, *self.shape],
-            "data_type": self.dtype.name,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": np.zeros((), self.dtype).item(),
-            "codecs": codecs,
-            "attributes": {key: value for key, value in attributes.items() if value},
-            "dimension_names": list(self.axes),
-            "storage_transformers": [],
-        }
+        self._make(self.folder)
+        text, sha256 = _metadata_text(
+            (self.num_rows, *self.shape),
+            self.dtype,
+            self.axes,
+            self.unit,
+            self.description,
+            self.codec,
+            self.rows_per_chunk,
+            self.chunks_per_shard,
+        )
+        with open(f"{self.folder}/zarr.json", "wb", buffering=0) as file:
+            file.write(text)
+        return sha256
 
     def digest(self) -> str:
         """Return the hash of shape, type, axes and content, which does not depend on chunks and codec."""
@@ -223,10 +212,62 @@ class _Growing:
                 self.shard = None
         self.num_chunks += 1
 
-    def _file(self, index: int) -> Path:
-        place = self.folder.joinpath("c", str(index), *["0"] * len(self.shape))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return place
+    def _file(self, index: int) -> str:
+        """Return the path of a file of chunks, c/0/0/0, and create its folders."""
+        names = ("c", str(index), *["0"] * len(self.shape))
+        folder = self.folder
+        self._make(folder)
+        for name in names[:-1]:
+            folder = f"{folder}/{name}"
+            self._make(folder)
+        return f"{folder}/{names[-1]}"
+
+    def _make(self, folder: str) -> None:
+        if folder not in self.folders:
+            os.mkdir(folder)
+            self.folders.add(folder)
+
+
+@functools.lru_cache(maxsize=256)
+def _metadata_text(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    axes: tuple[str, ...],
+    unit: str | None,
+    description: str,
+    codec: Codec,
+    rows_per_chunk: int,
+    chunks_per_shard: int | None,
+) -> tuple[bytes, str]:
+    """Return the metadata of an array in Zarr v3 and its SHA-256. Items of a product mostly have the same."""
+    chunk = [rows_per_chunk, *shape[1:]]
+    # The checksum comes last, so that it covers the bytes on the disk.
+    codecs: list[dict[str, Any]] = [_bytes_codec(dtype), *_ZSTD[codec], {"name": "crc32c"}]
+    if chunks_per_shard is not None:
+        inner = {
+            "chunk_shape": chunk,
+            "codecs": codecs,
+            "index_codecs": [_bytes_codec(np.dtype(np.uint64)), {"name": "crc32c"}],
+            "index_location": "end",
+        }
+        codecs = [{"name": "sharding_indexed", "configuration": inner}]
+        chunk = [rows_per_chunk * chunks_per_shard, *shape[1:]]
+    attributes = {"unit": unit, "description": description}
+    metadata = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": np.zeros((), dtype).item(),
+        "codecs": codecs,
+        "attributes": {key: value for key, value in attributes.items() if value},
+        "dimension_names": list(axes),
+        "storage_transformers": [],
+    }
+    text = json.dumps(metadata, indent=1).encode()
+    return text, hashlib.sha256(text).hexdigest()
 
 
 def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -236,7 +277,7 @@ def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
 class _Shard:
     """A file of chunks with an index at the end: pairs of uint64 offset and length, then crc32c."""
 
-    def __init__(self, path: Path, num_chunks: int) -> None:
+    def __init__(self, path: str, num_chunks: int) -> None:
         self._path = path
         self._index = np.full((num_chunks, 2), 2**64 - 1, "<u8")
         self._size = 0
@@ -252,7 +293,7 @@ class _Shard:
         _add(self._path, [index, _crc32c([index])], sync=True)
 
 
-def _add(path: Path, payloads: list[np.ndarray], *, sync: bool = False) -> None:
+def _add(path: str, payloads: list[np.ndarray], *, sync: bool = False) -> None:
     # Opened for each write, so that an abandoned item leaves no file open.
     with open(path, "ab", buffering=0) as file:
         for payload in payloads:
