@@ -29,6 +29,7 @@ from actionprep.datasets.store.index import FILE, Index
 from actionprep.datasets.store.metadata import group_text, group_text_with_checksum
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.datasets.study import StudySettings, init_study
+from actionprep.garbage_collection import collect_rarely
 from actionprep.training.loop.training_plan import TrainingPlan
 from actionprep.training.recipes import find_recipe
 from actionprep.training.split_choice import SplitChoice
@@ -154,6 +155,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[200, 2000, 20000])
     args = parser.parse_args()
+    collect_rarely()  # as the programs do
     results = Results("store_index", settings={"seconds_per_recording": SECONDS})
     with tempfile.TemporaryDirectory() as name:
         for size in args.sizes:
