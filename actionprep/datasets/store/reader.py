@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import mmap
@@ -372,12 +373,17 @@ class _Layout:
             raise TypeError("dimension names")
 
 
+@functools.lru_cache(maxsize=256)
+def _parsed(raw: bytes) -> tuple[dict[str, Any], _Layout]:
+    """Parse the metadata of an array. Many items of a product have the same."""
+    metadata = json.loads(raw)
+    return metadata, _Layout(metadata)
+
+
 def _open_mapped(where: str, folder: Path, raw: bytes) -> ArrayReader | None:
     """Open an array; None for a layout that the mapped reader does not support."""
     try:
-        metadata = json.loads(raw)
-        layout = _Layout(metadata)
-        return MappedArrayReader(where, folder, metadata, layout)
+        return MappedArrayReader(where, folder, *_parsed(raw))
     except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError, json.JSONDecodeError) as error:
         raise DamagedItemError(f"Damaged array {where}: its metadata is not that of an array ({error!r}).") from error
     except UnicodeDecodeError as error:
