@@ -31,8 +31,12 @@ def _fill(trials: Trials, folder: Path) -> None:
     steps = {
         "build": ("prep", ("build", *STAGES, "--workers", "0"), root / "store"),
         "fit": ("train", FIT, root / "runs"),
-        "predict": ("train", ("predict", str(root / "videos/left/clip_1.mp4"), "--run", "r"), root / "predictions"),
-        "export": ("prep", ("export", "npz", "--out", str(root / "out")), root / "out"),
+        "predict": (
+            "train",
+            ("predict", str(root / "videos/left/clip_1.mp4"), "--run", "r", "--out", str(root / "predicted")),
+            root / "predicted",
+        ),
+        "export": ("prep", ("export", "npz", str(root / "out"), "--product", "lowres"), root / "out"),
     }
     for name, (program, words, _) in steps.items():
         before = _free(folder)

@@ -30,7 +30,7 @@ fit(sys.argv[1], sys.argv[2], sys.argv[3], split=split, device="cpu", tensorboar
 def kill_fits(trials: Trials, folder: Path) -> None:
     """Kill trainings with dropout, mixup and averaged weights, and compare with an uninterrupted one."""
     store = make_store(folder / "store", subjects=4, repeats=2)
-    recipe = tiny_recipe(epochs=60, ema=0.9, batch=2, checkpoint_minutes=5e-4, mixup=0.4, sizes__dropout=0.3)
+    recipe = tiny_recipe(epochs=16, ema=0.9, batch=2, checkpoint_minutes=5e-4, mixup=0.4, sizes__dropout=0.3)
     (folder / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
 
     def start(run: Path) -> subprocess.Popen[str]:

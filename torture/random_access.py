@@ -52,6 +52,10 @@ def access_frames(trials: Trials, folder: Path) -> None:
 def _check_times(trials: Trials, name: str, reader: VideoReader, times: np.ndarray) -> None:
     if trials.check(reader.num_frames == COUNT, f"{name} has {reader.num_frames} frames, not {COUNT}"):
         error = float(np.abs(reader.times - times).max())
+        if name.endswith(".mpg"):
+            # This container does not store the time of each frame: FFmpeg estimates it.
+            trials.facts[f"ms that times of {name} are wrong (not checked)"] = round(error * 1000)
+            return
         trials.check(error <= TICK_S / 2 + 1e-9, f"{name}: times are wrong by {error:g} s")
 
 

@@ -26,14 +26,14 @@ def race_builders(trials: Trials, folder: Path) -> None:
             builders[0].kill()
         for builder in builders:
             errors = builder.communicate(timeout=600)[1]
-            refused = builder.returncode == 1 and "Another builder is using this store: process" in errors
+            refused = builder.returncode == 2 and "Another builder is using this store: process" in errors
             killed = number % 2 == 1 and builder is builders[0] and builder.returncode == -9
             trials.facts["refused"] += refused
             trials.facts["killed"] += killed
             trials.facts["finished"] += builder.returncode == 0
             expected_end = refused or killed or builder.returncode == 0
             trials.check(expected_end, f"a builder ended with {builder.returncode}: {errors[-600:]}")
-        done = run("prep", study.root, "build", *STAGES, "--workers", "0")  # takes over the lock of a killed builder
+        done = run("prep", study.root, "build", *STAGES, "--workers", "0")  # replaces the lock of a killed builder
         trials.check(done.returncode == 0, f"the next build failed: {done.stderr[-300:]}")
         trials.check(Store(str(store)).digest() == expected, "another digest after a race of builders")
         trials.check(not leftovers(store), f"builders left {leftovers(store)[:3]}")

@@ -15,14 +15,14 @@ from torture.common import STAGES, Part, Trials, descendants, leftovers, run, sm
 
 def kill_workers(trials: Trials, folder: Path) -> None:
     """Kill a random worker of builds with four, again and again, while each build runs."""
-    study = small_study(folder, recordings=24, frames=120, height=96, width=128)
+    study = small_study(folder, recordings=40, frames=120, height=96, width=128)
     study.build(*STAGES)
     store, expected = study.store.require_local(), study.store.digest()
     while trials.go_on:
         shutil.rmtree(store)
         process = start("prep", study.root, "build", *STAGES, "--workers", "4")
         while process.poll() is None:
-            time.sleep(trials.random.uniform(0.3, 2.0))
+            time.sleep(trials.random.uniform(0.1, 1.0))
             # Processes that are being started do not work on an item yet.
             busy = list((store / ".partial").glob("running-*"))
             workers = [pid for pid in descendants(process.pid) if _is_worker(pid)]
