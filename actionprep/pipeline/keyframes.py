@@ -87,7 +87,7 @@ class Keyframes(FrameStage):
     ) -> None:
         super().__init__(settings, source, item, done)
         self._sampler = SAMPLERS.find(settings.sampler)()
-        self._rng = np.random.default_rng(_seed(settings.seed, source.recording, source.view))
+        self._rng = np.random.default_rng(seed_of(settings.seed, source.recording, source.view))
         self._motion = MotionMeter()
         self._chosen = None if self._sampler.needs_motion else self._choose(None)
 
@@ -308,6 +308,7 @@ def _in_block(chosen: np.ndarray, block: FrameBlock) -> np.ndarray:
     return chosen[np.isin(chosen, block.index)]
 
 
-def _seed(seed: int, recording: str, view: str) -> list[int]:
+def seed_of(seed: int, recording: str, view: str) -> list[int]:
+    """Return a seed of random numbers that depend on a view too."""
     name = hashlib.sha256(f"{recording}\0{view}".encode()).digest()
     return [seed, int.from_bytes(name[:8], "little")]
