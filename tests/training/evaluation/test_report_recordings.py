@@ -29,7 +29,8 @@ def test_timelines_have_bars_per_run_and_gap(tmp_path):
     section = timelines_section(table(tmp_path / "frames.csv", frames), COLORS)
     assert [row["name"] for row in section["rows"]] == ["b", "a"]
     b, a = section["rows"]
-    assert b["correct"] == 0 and a["correct"] == pytest.approx(4 / 8)
+    assert b["correct"] == 0
+    assert a["correct"] == pytest.approx(4 / 8)
     assert [(bar["label"], round(bar["left"]), round(bar["width"])) for bar in a["actual"]] == [
         ("hop", 0, 40),
         ("sway", 40, 10),
@@ -73,7 +74,8 @@ def test_wrong_clips_are_sorted_by_probability(tmp_path):
     assert section["sentence"] == "2 of 3 snippets are wrong."
     assert asked == [("r2", 2.0, 3.0), ("r1", 1.0, 2.0)]
     first, second = section["clips"]
-    assert first["images"] == ["data:image/jpeg;base64,anBlZw=="] and second["images"] == []
+    assert first["images"] == ["data:image/jpeg;base64,anBlZw=="]
+    assert second["images"] == []
     assert (first["actual"]["name"], first["predicted"]["name"], first["span"]) == ("sway", "hop", "2.00 to 3.00 s")
     assert first["predicted"]["color"] == css(COLORS["hop"])
 
