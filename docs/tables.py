@@ -286,6 +286,18 @@ def precision_table(_: str) -> str:
     return _table(("model", "float32, clips/s", *ways), rows)
 
 
+def torture_table(_: str) -> str:
+    """Render the result of each part of `make torture`, from torture/results."""
+    rows = []
+    for path in sorted((ROOT / "torture" / "results").glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        trials = f"{result['count']:,} of {result['full_count']:,} {result['unit']}"
+        facts = ", ".join(f"{name}: {value:,}" for name, value in result["facts"].items())
+        failures = str(len(result["failures"])) if not result["failures"] else f"**{len(result['failures'])}**"
+        rows.append((_text(result["what"]), trials, failures, _text(facts), f"`python -m torture {result['part']}`"))
+    return _table(("what happens, and what must hold", "run", "failures", "counts", "command"), rows)
+
+
 TABLES: dict[str, Callable[[str], str]] = {
     "settings": settings_table,
     "stages": stages_table,
@@ -303,6 +315,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "heatmap-bytes": heatmap_bytes_table,
     "pose-figures": pose_figures_table,
     "precision": precision_table,
+    "torture": torture_table,
 }
 
 

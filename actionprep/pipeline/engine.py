@@ -143,7 +143,8 @@ def build(
                     plan_study_item(catalog, store, name, settings, force=plan.forced), catalog, store, report
                 )
         if report.built or report.quarantined:
-            store.clear_partial()  # writes the index as well
+            store.snapshot()  # writes the index
+            store.clear_partial()
     report.seconds = time.perf_counter() - begun
     return report
 

@@ -360,7 +360,10 @@ class Store:
             _delete(grave)
 
     def clear_partial(self) -> None:
-        """Delete the drafts of dead writers; only the holder of the build lock may call this."""
+        """Delete the drafts of dead writers; only the holder of the build lock may call this.
+
+        Drafts on other disks are found below the folders of the last snapshot of this store.
+        """
         if self.path is None:
             return
         partial = self.path / _PARTIAL
@@ -368,7 +371,7 @@ class Store:
             _delete(partial)
         for draft in drafts(self.path):
             draft.unlink(missing_ok=True)
-        for folder in self.snapshot().folders():
+        for folder in self.snapshot().folders() if self._index is None else self._index.folders:
             partial = self.path / folder / _PARTIAL
             if partial.is_dir():
                 _clear_drafts(partial)
