@@ -297,7 +297,7 @@ class MovingCameraFinder(MotionFinder):
 
         image = self._images[other]
         first, last = min(other, self._now), max(other, self._now)
-        chain = np.eye(3)
+        chain: np.ndarray = np.eye(3)
         for position in range(first + 1, last + 1):
             step = self._steps[position]
             if step is None:
