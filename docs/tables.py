@@ -142,6 +142,18 @@ def recipes_table(_: str) -> str:
     return _table(("recipe", "reads", "what it is"), rows)
 
 
+def checkpoints_table(_: str) -> str:
+    """Render one row per published checkpoint: file, layout, recipe, license, SHA-256 and source."""
+    from actionprep.training.models.published.catalog import published_checkpoints
+
+    rows = []
+    for entry in published_checkpoints():
+        hash_text = f"`{entry.sha256}`" if entry.sha256 else "not published"
+        link = f"[{_text(entry.name)}]({entry.url})"
+        rows.append((link, f"`{entry.family}`", f"`{entry.recipe}`", entry.license, hash_text, f"<{entry.source}>"))
+    return _table(("checkpoint", "layout", "fits the recipe", "license", "SHA-256", "listed at"), rows)
+
+
 def benchmarks_table(name: str) -> str:
     """Render the ratios of all benchmarks, or of one, from benchmarks/results."""
     rows = []
@@ -294,6 +306,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "list-presets": presets_table,
     "backends": backends_table,
     "recipes": recipes_table,
+    "checkpoints": checkpoints_table,
     "benchmarks": benchmarks_table,
     "chosen-benchmarks": chosen_benchmarks_table,
     "machines": machines_table,

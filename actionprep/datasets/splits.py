@@ -50,14 +50,6 @@ class SplitAssignment:
         """Return the rows of a part."""
         return {"train": self.train, "val": self.val, "test": self.test}[part]
 
-    def of_recordings(self, table: SnippetTable) -> dict[str, Part]:
-        """Return the part of every recording that has snippets in one."""
-        part_of: dict[str, Part] = {}
-        for part in PARTS:
-            for code in np.unique(table.recording[self.rows(part)]):
-                part_of[table.recordings[code]] = part
-        return part_of
-
 
 def assign(
     table: SnippetTable,
