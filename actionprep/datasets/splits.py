@@ -191,7 +191,7 @@ def check_split(table: SnippetTable, split: SplitAssignment, *, by: By, val_by: 
         val_by: What must stay together between train and val, if it is less than `by`.
 
     Raises:
-        UserError: With the groups that are in two parts, or the classes that train deficit.
+        UserError: With the groups that are in two parts, or the classes that train lacks.
     """
     pairs: tuple[tuple[By, Part, Part], ...] = (
         (by, "train", "test"),
