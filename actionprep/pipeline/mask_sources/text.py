@@ -174,11 +174,12 @@ _open_models: dict[tuple[str, ...], PromptedModels] = {}
 
 def _models(settings: MasksSettings) -> PromptedModels:
     """Return the models of these settings; the last ones stay open for the next view."""
-    known = (_place(settings, settings.detector), _place(settings, settings.segmenter), settings.prompt)
-    known += (_device(settings.device),)
+    detector, segmenter = _place(settings, settings.detector), _place(settings, settings.segmenter)
+    device = _device(settings.device)
+    known = (detector, segmenter, settings.prompt, device)
     if known not in _open_models:
         _open_models.clear()
-        _open_models[known] = PromptedModels(*known)
+        _open_models[known] = PromptedModels(detector, segmenter, settings.prompt, device)
     return _open_models[known]
 
 
