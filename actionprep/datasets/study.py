@@ -180,7 +180,7 @@ class StudySettings(Settings):
     views: tuple[str, ...] = option((), "Views used if a command names none; all if empty.")
     skip_incomplete: bool = option(False, "Leave out recordings that lack a selected view, instead of stopping.")
     failure_budget: float = option(0.2, "Share of the items that may fail before a build stops.", ge=0, le=1)
-    store: str = option("store", "Folder or fsspec URL of the store.", names="file")
+    store: str = option("store", "Folder or URL (s3://BUCKET/FOLDER) of the store.", names="file")
 
     @field_validator("encoding")
     @classmethod

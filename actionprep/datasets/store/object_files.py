@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +21,11 @@ SCHEME = "s3://"
 
 # Requests that run at the same time. Each waits for the network most of the time.
 _CONCURRENT = 16
-# obstore repeats requests that fail with a 5xx status. Requests whose connection ends are repeated here as well, because
-# all of them may be repeated: content never changes under its name, and conditional writes are checked by their readers.
-_ATTEMPTS = 5
-_PAUSE_S = 0.2
+# How long a request is sent again before the storage counts as gone, in seconds. All requests may be repeated: content does
+# not change under its name, and builders that wait for a conditional write check what it left.
+RETRY_S = 60.0
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
 # A shard of 32 MiB passes a connection of 300 kB/s in this time.
 _TIMEOUT = "120s"
 
@@ -74,6 +76,7 @@ class ObjectFiles(StoreFiles):
                 self._bucket,
                 prefix=self._prefix or None,
                 client_options={"allow_http": True, "timeout": _TIMEOUT},
+                retry_config={"max_retries": 0},
             )
 
     def read(self, path: str) -> bytes | None:
@@ -220,13 +223,16 @@ class ObjectFiles(StoreFiles):
         """Send a request, again if the connection or the server fails; the last failure is a SetupError."""
         from obstore.exceptions import GenericError
 
+        until, pause = time.monotonic() + RETRY_S, _FIRST_PAUSE_S
         with self._explained():
-            for attempt in range(_ATTEMPTS - 1):
+            while True:
                 try:
                     return request()
                 except GenericError:
-                    time.sleep(_PAUSE_S * 2**attempt)
-            return request()
+                    if time.monotonic() > until:
+                        raise
+                time.sleep(pause * random.uniform(0.5, 1.5))
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

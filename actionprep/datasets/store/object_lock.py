@@ -13,6 +13,9 @@ from actionprep.errors import SetupError
 
 NAME = ".lock"
 
+# Tokens of locks that this process has released: the storage may have been out of reach at that time.
+_released: set[str] = set()
+
 
 @dataclass(frozen=True)
 class ObjectLockClaim:
@@ -71,7 +74,7 @@ class ObjectLock:
             owner = owner_in(content)
             if owner.token == self.claim.token:
                 return  # the request was sent again after a lost answer
-            if is_alive(owner, lambda beat=beat: self._now() - beat):  # type: ignore[misc]
+            if owner.token not in _released and is_alive(owner, lambda beat=beat: self._now() - beat):  # type: ignore[misc]
                 raise held_by(owner, f"{self._files.url}/{NAME}")
             # Only one of several builders can replace the dead owner's lock, and none that beats again meanwhile.
             with suppress(ExistsError):
@@ -87,6 +90,7 @@ class ObjectLock:
 
     def release(self) -> None:
         """Release the lock, if this builder still holds it."""
+        _released.add(self.claim.token)
         with suppress(SetupError):
             content = self._files.read(NAME)
             if content is not None and owner_in(content).token == self.claim.token:

@@ -145,7 +145,7 @@ def test_a_failed_block_commits_nothing(store: Store, files: ObjectFiles):
     assert all_names(files) == before
 
 
-@pytest.mark.parametrize("sent", range(1, 7))
+@pytest.mark.parametrize("sent", [1, 3, 6])
 def test_an_interrupted_upload_is_invisible_and_cleared(store: Store, files: ObjectFiles, monkeypatch, sent: int):
     class KilledError(BaseException):
         pass
