@@ -1,4 +1,4 @@
-"""Time of a stored item beside the time of its own syncs, and beside a plain loop that writes and syncs the same files.
+"""Time of a stored item beside the time of its syncs, and beside a plain loop that writes and syncs the same files.
 
     python -m benchmarks.item [--rounds 60]
 
@@ -93,7 +93,7 @@ def main() -> int:
         sides = interleaved({"item of the store": ours, "plain files": plain}, rounds=args.rounds, unit="items")
     results.add("point tracks of a clip", sides)
     results.notes.append(f"{syncs[1]:.0f} syncs per item, {len(files)} files")
-    results.mark("stored item: time / time of its own syncs", statistics.median(shares), at_most=2.0)
+    results.mark("stored item: time / time of its syncs", statistics.median(shares), at_most=2.0)
     results.mark(
         "stored item: rate / plain loop that writes and syncs the same files",
         speed_ratio(sides["item of the store"], sides["plain files"]),

@@ -195,7 +195,7 @@ class Study:
         selection = self.select(views, skip_incomplete=skip_incomplete)
         if recordings:
             selection = selection.restricted_to(self.catalog.recording(name).id for name in recordings)
-        if not self.folder.study.allow_misaligned:
+        if not self.folder.study.allow_misaligned and any(map(_needs_aligned_views, wanted)):
             require_aligned(
                 self.catalog,
                 selection.recordings,
@@ -268,6 +268,7 @@ class Study:
                 self.quarantine,
                 workers=workers if isinstance(workers, Workers) else Workers(workers),
                 failure_budget=self.folder.study.failure_budget,
+                item_timeout=self.folder.study.item_timeout,
                 log_folder=self.root / "logs",
                 progress=progress,
             )
@@ -378,6 +379,14 @@ class Study:
                 return entry.name
         known = [entry.name for entry in stage_index().values()]
         raise UserError(f"No stage '{name}'.{nearest(name, known)} Stages: {', '.join(known)}.")
+
+
+def _needs_aligned_views(product: str) -> bool:
+    from actionprep.pipeline.index import find_stage
+    from actionprep.pipeline.stage import ArrayStage
+
+    stage = find_stage(product)
+    return not issubclass(stage, ArrayStage) or stage.needs_aligned_views
 
 
 class _StageSettings(Mapping[str, StageSettings]):

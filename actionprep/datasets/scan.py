@@ -211,7 +211,16 @@ def tables_file(folder: StudyFolder) -> Path:
     return folder.catalog / "tables.json"
 
 
-_NOT_READ = ("name", "allow_misaligned", "stages", "views", "skip_incomplete", "failure_budget", "store")
+_NOT_READ = (
+    "name",
+    "allow_misaligned",
+    "stages",
+    "views",
+    "skip_incomplete",
+    "failure_budget",
+    "item_timeout",
+    "store",
+)
 """Settings of [study] that do not affect a scan."""
 
 

@@ -180,6 +180,12 @@ class StudySettings(Settings):
     views: tuple[str, ...] = option((), "Views used if a command names none; all if empty.")
     skip_incomplete: bool = option(False, "Leave out recordings that lack a selected view, instead of stopping.")
     failure_budget: float = option(0.2, "Share of the items that may fail before a build stops.", ge=0, le=1)
+    item_timeout: float = option(
+        600.0,
+        "Seconds without progress after which the item of a hanging worker process is ended and quarantined; 0: never.",
+        ge=0,
+        le=1_000_000,
+    )
     store: str = option("store", "Folder or URL (s3://BUCKET/FOLDER) of the store.", names="file")
 
     @field_validator("encoding")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.errors import InputError, SetupError
-from actionprep.pipeline.fault_log import explained_faults
+from actionprep.pipeline.fault_log import explained_faults, write_log
 from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.passes import ItemOutcome, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
@@ -47,12 +47,19 @@ _DIED = "the worker process died on it twice, the second time alone (out of memo
 
 @contextmanager
 def dask_outcomes(
-    tasks: tuple[ViewTask, ...], store: Store, workers: Workers, log_folder: Path | None, claim: Claim
+    tasks: tuple[ViewTask, ...],
+    store: Store,
+    workers: Workers,
+    log_folder: Path | None,
+    claim: Claim,
+    item_timeout: float,
 ) -> Iterator[Iterator[TaskOutcome]]:
     """Run the tasks and yield their outcomes as they finish. Leaving the block early cancels the others."""
     with _client(workers, tasks) as client:
         local = workers.scheduler is None and workers.slurm is None
-        work = _Work(client, store, log_folder, claim, local=local, waits_for_jobs=workers.slurm is not None)
+        work = _Work(
+            client, store, log_folder, claim, item_timeout, local=local, waits_for_jobs=workers.slurm is not None
+        )
         try:
             yield work.outcomes(tasks)
         except BaseException:
@@ -69,13 +76,14 @@ class _Work:
         store: Store,
         log_folder: Path | None,
         claim: Claim,
+        item_timeout: float,
         *,
         local: bool,
         waits_for_jobs: bool = False,
     ) -> None:
         self._waits_for_jobs, self._saw_workers = waits_for_jobs, True
         self._client, self._store, self._log_folder, self._local = client, store, log_folder, local
-        self._claim = claim
+        self._claim, self._item_timeout = claim, item_timeout
         self._running: dict[Any, tuple[ViewTask, Mark]] = {}
         self._early_deaths: Counter[tuple[str, str]] = Counter()
         self._group = f"actionprep-{uuid.uuid4().hex}"
@@ -165,6 +173,7 @@ class _Work:
             mark=mark,
             claim=self._claim,
             on_cluster=True,
+            item_timeout=self._item_timeout,
             # Dask submits only as many tasks of one group as workers can start; the others wait.
             key=(self._group, f"{task.source.recording}/{task.source.view}", mark.name),
             pure=False,
@@ -207,8 +216,8 @@ class _Work:
                     parts.append(part)
                     made[item.key.product] = part.items[0]
                     continue
+                problem = self._death(item, mark)
                 mark.unlink(missing_ok=True)
-                problem = InputError(_DIED)
             made[item.key.product] = ItemOutcome(item.key, item.fingerprint, problem)
         frames, concealed, missing = (
             max((getattr(part, name) for part in parts), default=0) for name in ("num_frames", "concealed", "missing")
@@ -217,6 +226,20 @@ class _Work:
         for part in parts:
             timings.add(part.timings)
         return TaskOutcome(tuple(made.values()), frames, concealed, missing, timings.total, timings)
+
+    def _death(self, item: PlannedItem, mark: Mark) -> InputError:
+        """Return the error of an item after its process ended. A hang has left its traceback, which is logged."""
+        try:
+            traceback = Path(mark).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            traceback = ""
+        if not traceback:
+            return InputError(_DIED)
+        reason = f"no progress for {self._item_timeout:g} s when it ran alone (item_timeout), so its process was ended"
+        if self._log_folder is not None:
+            log = write_log(self._log_folder, "hang", str(item.key), traceback)
+            reason += f"; {self._log_folder.name}/{log.name} contains the traceback"
+        return InputError(reason)
 
     def _failed_input(self, item: PlannedItem, made: dict[str, ItemOutcome]) -> InputError | None:
         for source in find_stage(item.key.product).inputs(item.settings):

@@ -86,6 +86,7 @@ def build(
     *,
     workers: Workers = Workers(),
     failure_budget: float = 0.2,
+    item_timeout: float = 600.0,
     log_folder: Path | None = None,
     lock_path: Path | None = None,
     progress: Progress | None = None,
@@ -101,6 +102,8 @@ def build(
         quarantine: Failures are added to it.
         workers: Where tasks run.
         failure_budget: Share of the tasks that may fail before the build stops.
+        item_timeout: Seconds without progress after which the item of a hanging worker process is ended and quarantined; 0:
+            never. With `workers.count` of 0, nothing is ended: this process may do other work.
         log_folder: Folder for tracebacks of faults of the program.
         lock_path: Lock file; that of the store when None.
         progress: Called after each task with its outcome and the report so far.
@@ -122,7 +125,9 @@ def build(
         fatal_here = _mark_here(store).exists()
         store.clear_partial()
         failures = _Failures(failure_budget, len(plan.view_tasks))
-        with _outcomes(plan.view_tasks, store, workers, log_folder, lock.claim, fatal_here=fatal_here) as outcomes:
+        with _outcomes(
+            plan.view_tasks, store, workers, log_folder, lock.claim, item_timeout, fatal_here=fatal_here
+        ) as outcomes:
             for outcome in outcomes:
                 lock.claim.require_held()
                 _note(outcome, report, quarantine, failures)
@@ -138,7 +143,8 @@ def build(
                     plan_study_item(catalog, store, name, settings, force=plan.forced), catalog, store, report
                 )
         if report.built or report.quarantined:
-            store.clear_partial()  # writes the index as well
+            store.snapshot()  # writes the index
+            store.clear_partial()
     report.seconds = time.perf_counter() - begun
     return report
 
@@ -215,6 +221,7 @@ def _outcomes(
     workers: Workers,
     log_folder: Path | None,
     claim: Claim,
+    item_timeout: float,
     *,
     fatal_here: bool,
 ) -> Iterator[Iterator[TaskOutcome]]:
@@ -229,14 +236,14 @@ def _outcomes(
         yield iter(())
     elif local and not (as_needed and fatal_here) and (workers.count == 0 or len(tasks) == 1):
         mark = _mark_here(store) if as_needed else None
-        yield (_in_this_process(task, store, log_folder, claim, mark=mark) for task in tasks)
+        yield (_in_this_process(task, store, log_folder, claim, mark=mark, item_timeout=item_timeout) for task in tasks)
     elif as_needed and not fatal_here:
-        with closing(_here_then_on_workers(tasks, store, workers, log_folder, claim)) as outcomes:
+        with closing(_here_then_on_workers(tasks, store, workers, log_folder, claim, item_timeout)) as outcomes:
             yield outcomes
     else:
         from actionprep.pipeline.cluster import dask_outcomes
 
-        with dask_outcomes(tasks, store, workers, log_folder, claim) as outcomes:
+        with dask_outcomes(tasks, store, workers, log_folder, claim, item_timeout) as outcomes:
             yield outcomes
 
 
@@ -245,7 +252,12 @@ class _WorkersPayError(ActionprepError):
 
 
 def _here_then_on_workers(
-    tasks: tuple[ViewTask, ...], store: Store, workers: Workers, log_folder: Path | None, claim: Claim
+    tasks: tuple[ViewTask, ...],
+    store: Store,
+    workers: Workers,
+    log_folder: Path | None,
+    claim: Claim,
+    item_timeout: float,
 ) -> Generator[TaskOutcome]:
     """Run tasks in this process until worker processes would finish the rest earlier, then start those."""
     load = Workload([_amount(task) for task in tasks], count=workers.count, cores=usable_cores())
@@ -258,7 +270,9 @@ def _here_then_on_workers(
     with suppress(_WorkersPayError):
         for task in tasks:
             watched = _watched_frames(task, load, stop_if_workers_pay)
-            outcome = _in_this_process(task, store, log_folder, claim, mark=_mark_here(store), progress=watched)
+            outcome = _in_this_process(
+                task, store, log_folder, claim, mark=_mark_here(store), progress=watched, item_timeout=item_timeout
+            )
             num_done += 1
             load.finish()
             yield outcome
@@ -266,7 +280,7 @@ def _here_then_on_workers(
     if num_done < len(tasks):
         from actionprep.pipeline.cluster import dask_outcomes
 
-        with dask_outcomes(tasks[num_done:], store, workers, log_folder, claim) as outcomes:
+        with dask_outcomes(tasks[num_done:], store, workers, log_folder, claim, item_timeout) as outcomes:
             yield from outcomes
 
 
@@ -301,7 +315,10 @@ def _in_this_process(
     *,
     mark: Mark | None = None,
     progress: Callable[[int], None] | None = None,
+    item_timeout: float = 0.0,
 ) -> TaskOutcome:
     with explained_faults(f"{task.source.recording}, view {task.source.view}", log_folder):
         # With nothing else running, FFmpeg may use the cores itself.
-        return run_task(task, store.url, threads=0, claim=claim, mark=mark, progress=progress)
+        return run_task(
+            task, store.url, threads=0, claim=claim, mark=mark, progress=progress, item_timeout=item_timeout
+        )

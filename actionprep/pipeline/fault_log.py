@@ -35,15 +35,23 @@ def explained_faults(where: str, log_folder: Path | None) -> Iterator[None]:
         raise
     except Exception as error:
         text = "".join(traceback.format_exception(error))
-        location = "the traceback above" if log_folder is None else str(_log(log_folder, where, text))
+        location = "the traceback above" if log_folder is None else str(write_log(log_folder, "fault", where, text))
         raise InternalError(
             f"A fault in the program while working on {where}: {type(error).__name__}: {error}\n"
             f"The traceback is in {location}. Items built before are complete. Please report this with that file."
         ) from error
 
 
-def _log(folder: Path, where: str, text: str) -> Path:
-    path = folder / f"fault-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+def write_log(folder: Path, kind: str, where: str, text: str) -> Path:
+    """Write a traceback to a new file and return its path.
+
+    Args:
+        folder: Folder of the logs, which is created if it does not exist.
+        kind: First word of the file name.
+        where: Item in work.
+        text: The traceback.
+    """
+    path = folder / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     with explained_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         no_link(path).write_text(printable(f"{where}\n\n{text}"), encoding="utf-8")

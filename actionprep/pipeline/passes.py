@@ -157,6 +157,7 @@ def decode_pass(
     *,
     threads: int = 1,
     progress: Callable[[int], None] | None = None,
+    on_append: Callable[[], None] | None = None,
 ) -> PassOutcome:
     """Build items of one view in one decode pass, and commit those without a problem.
 
@@ -166,6 +167,7 @@ def decode_pass(
         store: Store to write to.
         threads: Threads for decoding; 0 leaves the number to FFmpeg.
         progress: Called with the number of frames after each block. An exception that it raises ends the pass.
+        on_append: Called after each write to an item, from another thread.
 
     Returns:
         One outcome per item; problems of the input are part of it. Other errors are raised.
@@ -177,6 +179,7 @@ def decode_pass(
             rejected: dict[str, InputError] = {}
             for item in items:
                 drafts.append(_Draft(item, source, store, behind))
+                drafts[-1].writer.on_append = on_append
                 try:
                     _check_inputs(item, rejected)
                     stages.append(drafts[-1].start(made_here={planned.key.product for planned in items}))

@@ -39,7 +39,7 @@ class PlannedItem:
         why: Reason as a phrase: "new", "settings changed: grid", "source changed", …
         fingerprint: Fingerprint that it has after the build.
         settings: Settings that it is, or will be, made with.
-        provenance: Provenance that it has after the build.
+        provenance: Provenance that it has after the build; without the software for an item that is not built.
         nbytes: Bytes of array content: an estimate for an item to build, the true value for one that is done.
     """
 
@@ -190,7 +190,7 @@ class _Resolver:
 
     def _dumped(self, settings: StageSettings) -> tuple[StageSettings, dict[str, Any], str]:
         if id(settings) not in self._values:
-            values = settings.model_dump(mode="json")
+            values = settings.recorded()
             # The settings are stored as well, so that no other object gets their id.
             self._values[id(settings)] = settings, values, canonical_json(values)
         return self._values[id(settings)]
@@ -355,7 +355,8 @@ def make_plan(
                 stage, key, chosen, resolver, view, source, inputs, committed, quarantine, retry=retry
             )
             if key in force and planned[name].action == "done":
-                planned[name] = replace(planned[name], action="build", why="damaged")
+                provenance = {**planned[name].provenance, **_software()}
+                planned[name] = replace(planned[name], action="build", why="damaged", provenance=provenance)
             if made is not None and committed is not None and planned[name].action == "build":
                 recorded = committed["provenance"].get("identity", {})
                 for sentence in other_content(name, recorded, planned[name].provenance["identity"]):
@@ -416,7 +417,7 @@ def plan_study_item(
     stage = find_stage(name)
     assert issubclass(stage, ArrayStage)
     key = study_key(name, chosen)
-    values = chosen.model_dump(mode="json")
+    values = chosen.recorded()
     facts = {
         "stage": name,
         "version": stage.version,
@@ -429,7 +430,7 @@ def plan_study_item(
     fingerprint = hashlib.sha256(canonical_json(facts).encode()).hexdigest()
     committed, damage = _committed(store, key)
     done = committed is not None and committed["fingerprint"] == fingerprint and key not in force
-    provenance = {"stage": name, "version": stage.version, "settings": values, **_options(chosen), **_software()}
+    provenance = {"stage": name, "version": stage.version, "settings": values, **_options(chosen)}
     if origin:
         provenance["identity"] = origin
     why = (
@@ -441,6 +442,8 @@ def plan_study_item(
         if committed is None
         else _what_changed(committed, values, stage.version)
     )
+    if not done:
+        provenance |= _software()
     nbytes = int(committed["nbytes"]) if done and committed is not None else 0
     return PlannedItem(key, "done" if done else "build", why, fingerprint, chosen, provenance, nbytes)
 
@@ -526,7 +529,7 @@ def _planned_item(
         inputs,
     )
     fingerprint = _fingerprint(facts, resolver)
-    provenance = {**facts, "source": {"path": view.path, **facts["source"]}, **_options(chosen), **_software()}
+    provenance = {**facts, "source": {"path": view.path, **facts["source"]}, **_options(chosen)}
     if committed is not None and committed["fingerprint"] == fingerprint:
         return PlannedItem(key, "done", "", fingerprint, chosen, provenance, int(committed["nbytes"]))
     entry = quarantine.get(key)
@@ -540,7 +543,8 @@ def _planned_item(
         why = "its input changed"
     elif committed is not None:
         why = _what_changed(committed, resolver.values(chosen), stage.version)
-    return PlannedItem(key, "build", why, fingerprint, chosen, provenance, stage.estimated_bytes(chosen, source))
+    nbytes = stage.estimated_bytes(chosen, source)
+    return PlannedItem(key, "build", why, fingerprint, chosen, {**provenance, **_software()}, nbytes)
 
 
 def _facts(

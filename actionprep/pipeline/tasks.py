@@ -15,6 +15,7 @@ from actionprep.datasets.store.lock import Claim
 from actionprep.datasets.store.opening import open_zarr_store
 from actionprep.datasets.store.zarr_store import Mark, Store
 from actionprep.errors import ActionprepError, InputError, SetupError, UserError, explained_disk_errors
+from actionprep.pipeline.hang import hang_watch
 from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.plan import PlannedItem, ViewTask
 from actionprep.pipeline.stage import ViewStage
@@ -71,6 +72,7 @@ def run_task(
     claim: Claim | None = None,
     on_cluster: bool = False,
     progress: Callable[[int], None] | None = None,
+    item_timeout: float = 0.0,
 ) -> TaskOutcome:
     """Build all items of one view: one decode pass, or two if a stage needs a finished product of the first.
 
@@ -81,10 +83,12 @@ def run_task(
         store_url: Store to write to.
         threads: Threads for decoding; 0 leaves the number to FFmpeg.
         builder: Process id of the builder. This worker process ends with it, so that a killed job leaves no writer.
-        mark: A file that exists while the task runs, and stays if the process dies.
+        mark: A file that exists while the task runs, and stays if the process dies. If the process ended because the
+            task hung, it contains a traceback.
         claim: The builder's lock. The task ends when another builder has taken it over.
         on_cluster: Whether this is a task of a Dask worker, which ends when the builder cancels it.
         progress: Called with the number of frames after each block. An exception that it raises ends the task.
+        item_timeout: Seconds without progress after which this process ends, if there is a mark; 0: never.
 
     Raises:
         SetupError: If the store no longer exists, or if something is missing on this machine.
@@ -99,8 +103,18 @@ def run_task(
         raise SetupError(
             f"The store {store_url} was removed during the build, or this machine cannot see it: {error}"
         ) from error
-    with _marked(mark), store.claimed(claim):
-        return _run(task, store, threads, _both(stop_if_canceled, _watch_lock(claim)), progress)
+    message = None if on_cluster else _hang_message(task, item_timeout)
+    with _marked(mark), store.claimed(claim), hang_watch(mark, item_timeout, message=message) as watch:
+        note = _never_stop if watch is None else watch.note
+        return _run(task, store, threads, _both(stop_if_canceled, _watch_lock(claim)), progress, note)
+
+
+def _hang_message(task: ViewTask, seconds: float) -> str:
+    return (
+        f"{task.source.recording}, view {task.source.view}: no progress for {seconds:g} s (item_timeout), so this process "
+        "ends. Finished items are complete.\nRun the same command again. It uses worker processes, and quarantines an item "
+        "that hangs there too."
+    )
 
 
 def _run(
@@ -109,10 +123,12 @@ def _run(
     threads: int,
     stop_if_canceled: Callable[[], None],
     progress: Callable[[int], None] | None,
+    note_progress: Callable[[], None],
 ) -> TaskOutcome:
     from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
 
     def after_block(num_frames: int) -> None:
+        note_progress()
         stop_if_canceled()
         if progress is not None:
             progress(num_frames)
@@ -138,10 +154,12 @@ def _run(
         for item in usable:
             if item not in framed:
                 began = time.perf_counter()
-                outcomes[item.key.product] = _build_view_item(item, task, store)
+                outcomes[item.key.product] = _build_view_item(item, task, store, note_progress)
                 timings.add(Timings(parts={item.key.product: time.perf_counter() - began}))
         if framed:
-            made = decode_pass(task.source, framed, store, threads=threads, progress=after_block)
+            made = decode_pass(
+                task.source, framed, store, threads=threads, progress=after_block, on_append=note_progress
+            )
             timings.add(made.timings)
             outcomes.update({outcome.key.product: outcome for outcome in made.items})
             frames, concealed, missing = frames + made.num_frames, concealed + made.concealed, missing + made.missing
@@ -169,7 +187,7 @@ def _failed(outcomes: dict[str, ItemOutcome], product: str) -> bool:
     return product in outcomes and outcomes[product].problem is not None
 
 
-def _build_view_item(item: PlannedItem, task: ViewTask, store: Store) -> ItemOutcome:
+def _build_view_item(item: PlannedItem, task: ViewTask, store: Store, note_progress: Callable[[], None]) -> ItemOutcome:
     from actionprep.pipeline.passes import ItemOutcome
 
     stage = find_stage(item.key.product)
@@ -181,6 +199,7 @@ def _build_view_item(item: PlannedItem, task: ViewTask, store: Store) -> ItemOut
         with store.write(
             key.product, key.recording, key.view, fingerprint=item.fingerprint, provenance=item.provenance
         ) as writer:
+            writer.on_append = note_progress
             stage.build(item.settings, task.source, writer, done)
         return ItemOutcome(key, item.fingerprint, nbytes=writer.nbytes)
     except InputError as problem:

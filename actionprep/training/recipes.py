@@ -148,6 +148,9 @@ class Recipe(Settings):
     stop_below: float | None = option(
         None, "Stop after the first epoch with a validation loss below this value; not set: never.", gt=0
     )
+    keep_epochs: bool = option(
+        False, "Keep the checkpoint of every epoch before a refit, for 'actiontrain test --epochs'."
+    )
     refit: bool = option(
         False,
         "After validation, retrain on train and val together with the full schedule and keep the final weights.",

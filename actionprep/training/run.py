@@ -35,6 +35,8 @@ Phase = Literal["validate", "refit"]
 
 RECIPE, FACTS, SPLIT, METRICS = "recipe.toml", "run.json", "split.csv", "metrics.csv"
 BEST, LAST, VALIDATED, START = "best.ckpt", "last.ckpt", "validated.ckpt", "start.ckpt"
+EPOCHS = "epochs"
+"""Subfolder with the checkpoint of each epoch."""
 REPORT, TESTED = "report.html", "test.json"
 FINAL = "final"
 """Subfolder of a cross-validation with the run on the recordings of all folds."""
@@ -107,6 +109,7 @@ class Run:
         best.ckpt: the checkpoint that tests use: the best epoch by the recipe's monitor, or the last one of a refit.
         last.ckpt: the checkpoint to resume from.
         validated.ckpt: with a refit, the best epoch before it.
+        epochs/NNNN.ckpt: with keep_epochs, the checkpoint of each epoch, counted from 1.
         start.ckpt: published weights that the training started from, until it is complete.
         tensorboard/: the same curves.
 
@@ -223,6 +226,15 @@ class Run:
     def last(self) -> Path:
         """The checkpoint that a training resumes from."""
         return self.folder / LAST
+
+    @property
+    def kept_epochs(self) -> list[int]:
+        """Epochs with a kept checkpoint, counted from 1."""
+        return sorted(int(path.stem) for path in (self.folder / EPOCHS).glob("*.ckpt") if path.stem.isdecimal())
+
+    def epoch_checkpoint(self, epoch: int) -> Path:
+        """Return the path of the kept checkpoint of an epoch, counted from 1."""
+        return below(self.folder, EPOCHS) / f"{epoch:04d}.ckpt"
 
     @property
     def report(self) -> Path:

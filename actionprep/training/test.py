@@ -73,8 +73,6 @@ def run_test(
         UserError: If the part is empty, if the store of the training has changed, or if another store has other classes
             or was built with other settings.
     """
-    from actionprep.training.datasets import SnippetDataset, read_table
-
     run = run if isinstance(run, Run) else Run.open(run)
     facts = run.facts
     if not run.is_complete:
@@ -97,21 +95,9 @@ def run_test(
             repeats=repeats,
             trained=run,
         )
-    table = read_table(store, facts["snippets"])
     checkpoint = load_checkpoint(_not_refit(run) if part == "val" else run.best, device=str(torch_device(device)))
-    checkpoint.check_labels(table.labels, where=f"snippets/{facts['snippets']} in {store.url}")
-    rows = np.array(facts["split"]["rows"][part], np.int64)
-    if not len(rows):
-        raise UserError(
-            f"The split of {run.folder} has no {part} part. Train with a share for it (--test 0.2) or with named "
-            "groups (--test-subjects …)."
-        )
-    if input_digest(store, checkpoint.recipe.reads, facts["snippets"]) != facts["input_digest"]:
-        raise UserError(
-            f"The store {store.url} has changed since {run.folder} was trained on it (its digest differs), so the split of "
-            "the run does not apply. Restore it and test again, test on a newly labeled study with --store, or train again."
-        )
-    dataset = SnippetDataset(store, table, checkpoint.recipe.input, views=checkpoint.views or None, rows=rows)
+    dataset = part_dataset(run, store, checkpoint, part)
+    table = dataset.table
     dataset.reader.to(torch_device(device))
     variants = checkpoint.recipe.test_variants
     carry = checkpoint.recipe.carry if carry is None else carry
@@ -146,6 +132,37 @@ def run_test(
 
         write_report(run)
     return metrics
+
+
+def part_dataset(run: Run, store: Store, checkpoint: Checkpoint, part: str) -> SnippetDataset:
+    """Open the snippets of a part of a run's split.
+
+    Args:
+        run: The run.
+        store: Store of its training.
+        checkpoint: Checkpoint of the run.
+        part: "train", "val" or "test".
+
+    Raises:
+        UserError: If the part is empty, or if the store or its labels have changed since the training.
+    """
+    from actionprep.training.datasets import SnippetDataset, read_table
+
+    facts = run.facts
+    table = read_table(store, facts["snippets"])
+    checkpoint.check_labels(table.labels, where=f"snippets/{facts['snippets']} in {store.url}")
+    rows = np.array(facts["split"]["rows"][part], np.int64)
+    if not len(rows):
+        raise UserError(
+            f"The split of {run.folder} has no {part} part. Train with a share for it (--test 0.2) or with named "
+            "groups (--test-subjects …)."
+        )
+    if input_digest(store, checkpoint.recipe.reads, facts["snippets"]) != facts["input_digest"]:
+        raise UserError(
+            f"The store {store.url} has changed since {run.folder} was trained on it (its digest differs), so the split of "
+            "the run does not apply. Restore it and test again, test on a newly labeled study with --store, or train again."
+        )
+    return SnippetDataset(store, table, checkpoint.recipe.input, views=checkpoint.views or None, rows=rows)
 
 
 def run_test_elsewhere(

@@ -71,10 +71,10 @@ def plan(study: Study, stage: type[Stage], **settings: Any) -> Plan:
     )
 
 
-def carry_out(study: Study, plan: Plan, workers: Workers) -> Any:
+def carry_out(study: Study, plan: Plan, workers: Workers, **options: Any) -> Any:
     logs = study.root / "logs"
-    report = build(plan, study.catalog, study.store, study.quarantine, workers=workers, log_folder=logs)
-    assert not logs.exists(), "a death is no fault of the program"
+    report = build(plan, study.catalog, study.store, study.quarantine, workers=workers, log_folder=logs, **options)
+    assert not list(logs.glob("fault-*")), "a death is no fault of the program"
     assert not (study.store.path / ".partial").exists()
     return report
 
@@ -132,6 +132,24 @@ def test_cluster_quarantines_only_the_item_that_kills_workers(tmp_path: Path, fa
     assert len(study.store.items("fatal")) == 4
     assert len(report.built) == 14
     assert [entry.product for entry in study.quarantine] == ["fatal"]
+
+
+def test_hanging_item_is_ended_and_quarantined(tmp_path: Path, fatal: type[Stage]) -> None:
+    # The hang keeps Python's lock, so that no thread of Python could end it.
+    study = new_study(tmp_path, recordings=3)
+    report = carry_out(study, plan(study, fatal, victim="any/clip_1", hangs=True), Workers(2), item_timeout=3.0)
+    [(key, reason)] = report.quarantined.items()
+    assert str(key) == "fatal/any/clip_1/0"
+    [log] = (study.root / "logs").iterdir()
+    assert reason == (
+        "no progress for 3 s when it ran alone (item_timeout), so its process was ended; "
+        f"logs/{log.name} contains the traceback"
+    )
+    assert log.name.startswith("hang-")
+    assert "fatal_stage.py" in log.read_text()
+    assert deaths(study) == 2
+    assert len(report.built) == 8
+    assert [entry.reason for entry in study.quarantine] == [reason]
 
 
 def test_a_death_among_many_tasks_is_no_matter_of_the_machine(

@@ -1,4 +1,4 @@
-"""Tests of where a build says that its time went."""
+"""Tests of the timings of a build."""
 
 from __future__ import annotations
 

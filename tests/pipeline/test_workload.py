@@ -159,7 +159,7 @@ def test_build_after_crash_uses_workers(study: Study, clusters: list[int], monke
     started: list[int] = []
 
     @contextmanager
-    def on_workers(tasks, store, workers, log_folder, claim) -> Iterator[object]:
+    def on_workers(tasks, store, workers, log_folder, claim, *_: object) -> Iterator[object]:
         started.append(len(tasks))
         yield (engine._in_this_process(task, store, log_folder, claim) for task in tasks)
 

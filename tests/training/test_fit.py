@@ -19,6 +19,7 @@ from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import SetupError, UserError
 from actionprep.training.checkpoints import load_checkpoint, read_safely
 from actionprep.training.datasets import SnippetDataset, read_table
+from actionprep.training.epoch_test import parse_epochs, run_epoch_tests
 from actionprep.training.evaluation.result_files import saved_arrays
 from actionprep.training.evaluation.scoring import score
 from actionprep.training.fit import fit
@@ -454,6 +455,41 @@ def test_stop_below_ends_after_the_first_epoch_with_a_lower_loss(store, tmp_path
     assert run.is_complete
     never = fit(store, tiny_recipe(epochs=2, stop_below=1e-9, refit=False), tmp_path / "all", split=SPLIT, **QUIET)
     assert [row["epoch"] for row in never.metrics] == [0, 1]
+
+
+def test_keep_epochs_keeps_checkpoints_that_can_be_tested(store, tmp_path):
+    run = fit(store, tiny_recipe(epochs=3, refit=True, keep_epochs=True), tmp_path / "run", split=SPLIT, **QUIET)
+    assert run.kept_epochs == [1, 2, 3]
+    rows = run_epoch_tests(run, store, part="val")
+    validated = [row["val_accuracy"] for row in run.metrics if row["phase"] == "validate"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["accuracy"] for row in rows] == pytest.approx(validated)
+    lines = (run.folder / "epochs/val.csv").read_text().splitlines()
+    assert lines[0].startswith("epoch,accuracy")
+    assert len(lines) == 4
+    assert [row["epoch"] for row in run_epoch_tests(run, store, epochs=[3, 1])] == [1, 3]
+    with pytest.raises(UserError, match=r"has no checkpoint of epoch 4\. Available epochs: 1 to 3\."):
+        run_epoch_tests(run, store, epochs=range(1, 6))
+
+
+def test_run_epoch_tests_needs_kept_epochs(store, tmp_path):
+    run = fit(store, tiny_recipe(epochs=1, refit=False), tmp_path / "run", split=SPLIT, **QUIET)
+    assert run.kept_epochs == []
+    with pytest.raises(UserError, match=r"no checkpoints of single epochs\. Train with --keep-epochs"):
+        run_epoch_tests(run, store)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("all", [2, 3]), ("7", [7]), ("2-4", [2, 3, 4]), ("10-50:20", [10, 30, 50])]
+)
+def test_parse_epochs(text, expected):
+    assert parse_epochs(text, [2, 3]) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "5-3", "1-", "a", "1-5:", "1,2"])
+def test_parse_epochs_refuses_other_forms(text):
+    with pytest.raises(UserError, match=r"--epochs expects all, an epoch, or a range such as 10-50 or 10-50:5"):
+        parse_epochs(text, [1])
 
 
 def test_tensorboard_has_the_recipe_as_hyperparameters(store, tmp_path):

@@ -10,7 +10,7 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Number, Real, StudyOption, Text, Texts, Where, with_study
-from actionprep.cli.prep.options import WorkersOption, opened_study
+from actionprep.cli.prep.options import opened_study
 from actionprep.json_values import counted
 
 
@@ -93,7 +93,9 @@ def _ask(question: str, answers: Sequence[str], proposed: str) -> str:
 
 def scan(
     study: StudyOption = None,
-    workers: WorkersOption = None,
+    workers: Annotated[
+        Number, typer.Option("--workers", min=0, help="Number of videos to read at the same time. (default: 4)")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Also read files that have not changed.")] = False,
     template: Annotated[
         Where,

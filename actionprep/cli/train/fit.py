@@ -86,6 +86,9 @@ def fit(
     stop_below: Annotated[
         Real, typer.Option("--stop-below", help="Stop after the first epoch with a lower validation loss.", min=0)
     ] = None,
+    keep_epochs: Annotated[
+        bool, typer.Option("--keep-epochs", help="Keep the checkpoint of each epoch, for 'actiontrain test --epochs'.")
+    ] = False,
     changes: SetOption = None,
     device: DeviceOption = None,
     devices: Annotated[int, typer.Option(help="Processes of one training on this machine.", min=1)] = 1,
@@ -124,7 +127,10 @@ def fit(
            (("views", views), ("train_groups", train_groups), ("val_groups", val_groups), ("test_groups", test_groups))},
     }  # fmt: skip
     settings = where.settings.with_changes(given, where=COMMAND_LINE)
-    set_here = {**changes_of(changes), **given_of(epochs=epochs, stop_below=stop_below)}
+    set_here = {
+        **changes_of(changes),
+        **given_of(epochs=epochs, stop_below=stop_below, keep_epochs=keep_epochs or None),
+    }
     # Other processes of a training run the same command, but print nothing.
     quiet = json or not is_first_process()
     log = (lambda _: None) if quiet else output.note

@@ -23,7 +23,7 @@ from actionprep.cli.train.options import (
     published_of,
     use_threads,
 )
-from actionprep.cli.train.print_metrics import print_folds, print_test
+from actionprep.cli.train.print_metrics import print_folds, print_test, shown
 
 if TYPE_CHECKING:
     from actionprep.training.run import Run
@@ -38,6 +38,9 @@ def score(
     weights: WeightsOption = None,
     recipe: WeightsRecipeOption = None,
     part: Annotated[str, typer.Option(help="Part of the split: test, val or train.")] = "test",
+    epochs: Annotated[
+        Text, typer.Option("--epochs", help="Test kept epochs instead of the best: all, 8, 10-50 or 10-50:5.")
+    ] = None,
     carry: CarryOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
@@ -69,6 +72,9 @@ def score(
         )
         _print_other(tested, into, json=json)
         return
+    if epochs is not None:
+        _test_epochs(run, study, epochs, store=store, part=part, carry=carry, device=device, json=json)
+        return
     folds = cross_validation(run, study)
     if folds is not None:
         if store is not None or part != "test":
@@ -98,6 +104,32 @@ def score(
     output.note(f"Report {opened_run.report}" if part == "test" else f"Wrote {opened_run.folder / part / 'test.json'}")
     if takes_videos(opened_run):
         output.print_next(with_study("actiontrain predict VIDEO …", study), "labels new recordings with this run")
+
+
+def _test_epochs(
+    run: str | None, study: Path | None, epochs: str, *, store: str | None, part: str, carry: bool | None,
+    device: str | None, json: bool,
+) -> None:  # fmt: skip
+    """Test a range of kept epochs, and print one row of metrics for each."""
+    from actionprep.training.epoch_test import parse_epochs, run_epoch_tests
+    from actionprep.training.evaluation.metrics import metric_name
+
+    opened_run = find_run(run, study)
+    opened = store_of_study(opened_run, study) if store is None else store_or_study(store)
+    chosen = parse_epochs(epochs, opened_run.kept_epochs)
+    rows = run_epoch_tests(opened_run, opened, epochs=chosen, part=part_of(part), carry=carry, device=device or "auto")
+    if json:
+        output.print_json({"run": str(opened_run.folder), "part": part, "epochs": rows})
+        return
+    columns = list(rows[0])
+    output.print_table(
+        f"Epochs on {part}",
+        [metric_name(column) for column in columns],
+        [(str(row["epoch"]), *(shown(row[column]) for column in columns[1:])) for row in rows],
+    )
+    if part == "test":
+        output.warn("Do not choose an epoch by these metrics: they would be too good. Choose it with --part val.")
+    output.note(f"Wrote {opened_run.folder / 'epochs' / f'{part}.csv'}")
 
 
 def _show_folds(folder: Path, *, json: bool) -> None:

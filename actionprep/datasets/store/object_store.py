@@ -27,7 +27,7 @@ from actionprep.datasets.store.object_lock import ObjectLock
 from actionprep.datasets.store.reader import DATA, DamagedItemError
 from actionprep.datasets.store.writer import ItemWriter
 from actionprep.datasets.store.zarr_store import Damage, Group, ItemKey, Mark, Snapshot, Store
-from actionprep.errors import SetupError, UserError, explained_disk_errors
+from actionprep.errors import SetupError, UserError, discard, explained_disk_errors
 from actionprep.settings import canonical_json
 
 _MARKS = ".partial"
@@ -36,10 +36,19 @@ _METADATA = "zarr.json"
 
 
 class ObjectMark:
-    """An object that exists while a task runs, and stays if its process dies."""
+    """An object that exists while a task runs, and stays if its process dies.
+
+    A traceback cannot be uploaded by a process that ends, so it is in a temporary file. The builder finds it if the task ran
+    on its machine.
+    """
 
     def __init__(self, files: ObjectFiles, name: str) -> None:
         self._files, self.name = files, name
+        self._traceback = Path(tempfile.gettempdir()) / f"actionprep-{uuid.uuid4().hex}"
+
+    def __fspath__(self) -> str:
+        """Path of the temporary file."""
+        return str(self._traceback)
 
     def exists(self) -> bool:
         """Whether it exists."""
@@ -51,6 +60,7 @@ class ObjectMark:
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete it."""
+        discard(self._traceback)
         self._files.delete([f"{_MARKS}/{self.name}"])
 
 

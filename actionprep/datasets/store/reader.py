@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import mmap
@@ -431,6 +432,13 @@ class Layout:
             raise TypeError("dimension names")
 
 
+@functools.lru_cache(maxsize=256)
+def _parsed(raw: bytes) -> tuple[dict[str, Any], Layout]:
+    """Parse the metadata of an array. Many items of a product have the same."""
+    metadata = json.loads(raw)
+    return metadata, Layout(metadata)
+
+
 def _open_mapped(where: str, folder: Path, raw: bytes) -> ArrayReader | None:
     """Open an array on a disk; None for a layout that the mapped reader does not support."""
     return open_by_layout(where, raw, lambda metadata, layout: MappedArrayReader(where, folder, metadata, layout))
@@ -445,9 +453,7 @@ def open_by_layout(
         DamagedItemError: If `raw` is not the metadata of an array.
     """
     try:
-        metadata = json.loads(raw)
-        layout = Layout(metadata)
-        return reader(metadata, layout)
+        return reader(*_parsed(raw))
     except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError, json.JSONDecodeError) as error:
         raise DamagedItemError(f"Damaged array {where}: its metadata is not that of an array ({error!r}).") from error
     except UnicodeDecodeError as error:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,7 @@ class ItemWriter:
         attributes: JSON values for the attributes of the group.
         array_metadata: SHA-256 of the zarr.json of each array by name, once the item is closed.
         nbytes: Bytes of array content so far.
+        on_append: Called after each append, to note progress.
         hash_seconds: Time that was spent on the digest so far.
     """
 
@@ -48,6 +50,7 @@ class ItemWriter:
         self.attributes: dict[str, Any] = {}
         self.array_metadata: dict[str, str] = {}
         self.nbytes = 0
+        self.on_append: Callable[[], None] | None = None
         self.hash_seconds = 0.0
         self._folder = str(folder)
         self._growing: dict[str, _Growing] = {}
@@ -91,6 +94,8 @@ class ItemWriter:
             raise ValueError(f"Array '{name}' has rows of shape {array.shape}, not {rows.shape[1:]}.")
         self.hash_seconds += array.append(rows)
         self.nbytes += rows.nbytes
+        if self.on_append is not None:
+            self.on_append()
 
     def write(
         self,

@@ -125,6 +125,9 @@ class Mark(Protocol):
     def name(self) -> str:
         """Its name."""
 
+    def __fspath__(self) -> str:
+        """Path of a file of this machine, which receives the traceback if the task hangs."""
+
     def exists(self) -> bool:
         """Whether it exists."""
 
@@ -405,7 +408,10 @@ class Store:
             _delete(grave)
 
     def clear_partial(self) -> None:
-        """Delete the drafts of dead writers; only the holder of the build lock may call this."""
+        """Delete the drafts of dead writers; only the holder of the build lock may call this.
+
+        Drafts on other disks are found below the folders of the last snapshot of this store.
+        """
         if self.path is None:
             return
         partial = self.path / _PARTIAL
@@ -413,7 +419,7 @@ class Store:
             _delete(partial)
         for draft in drafts(self.path):
             draft.unlink(missing_ok=True)
-        for folder in self.snapshot().folders():
+        for folder in self.snapshot().folders() if self._index is None else self._index.folders:
             partial = self.path / folder / _PARTIAL
             if partial.is_dir():
                 _clear_drafts(partial)

@@ -84,15 +84,19 @@ class TrackWindows:
         num_frames = max(part.xy.shape[1] for part in parts)
         num_slots = max(part.xy.shape[2] for part in parts)
 
+        num_windows = sum(len(part.xy) for part in parts)
+
         def padded(name: str, fill: float, *axes: int) -> np.ndarray:
-            sizes = {1: num_frames, 2: num_slots}
-            arrays = []
+            first: np.ndarray = getattr(parts[0], name)
+            sizes = {0: num_windows, 1: num_frames, 2: num_slots}
+            shape = [sizes[axis] if axis in (0, *axes) else size for axis, size in enumerate(first.shape)]
+            joined, start = np.full(shape, fill, first.dtype), 0
             for part in parts:
                 values = getattr(part, name)
-                padding = [(0, sizes[axis] - values.shape[axis] if axis in axes else 0) for axis in range(values.ndim)]
-                needs_padding = any(after for _, after in padding)
-                arrays.append(np.pad(values, padding, constant_values=fill) if needs_padding else values)
-            return np.concatenate(arrays)
+                inside = tuple(slice(size) for size in values.shape[1:])
+                joined[(slice(start, start + len(values)), *inside)] = values
+                start += len(values)
+            return joined
 
         return cls(
             padded("xy", 0, 1, 2),
@@ -116,18 +120,28 @@ def read_windows(item: Any, first: int, last: int) -> TrackWindows:
         rule=attributes.get("visible_rule", "visibility"),
         above=attributes.get("visible_above", 0.5),
     )
-    is_visible &= valid[:, None, :] & np.isfinite(xy).all(axis=-1) & np.isfinite(time)[..., None]
+    is_known = np.isfinite(xy)
+    is_visible &= valid[:, None, :] & is_known[..., 0] & is_known[..., 1] & np.isfinite(time)[..., None]
     if not (np.diff(valid.astype(np.int8), axis=1) <= 0).all():
         # Points must come first, because they are selected by index.
         order = np.argsort(~valid, axis=1, kind="stable")
         xy = np.take_along_axis(xy, order[:, None, :, None], 2)
         is_visible = np.take_along_axis(is_visible, order[:, None, :], 2)
-    xy = np.where(is_visible[..., None], xy, np.float32(0))
+    xy[~is_visible] = 0
     velocity, known = velocities(xy, is_visible, time)
+    return TrackWindows(xy, velocity, is_visible & known, valid.sum(axis=1).astype(np.int64), time, _intervals(time))
+
+
+def _intervals(time: np.ndarray) -> np.ndarray:
+    """Median time between frames of each window in seconds, shape (W,); 0 for a window with fewer than two frames."""
     with np.errstate(invalid="ignore"):
         steps = np.diff(time, axis=1)
-    interval = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.0 for row in steps])
-    return TrackWindows(xy, velocity, is_visible & known, valid.sum(axis=1).astype(np.int64), time, interval)
+    is_finite = np.isfinite(steps)
+    if steps.size and is_finite.all():
+        medians: np.ndarray = np.median(steps, axis=1)
+        return medians
+    rows = zip(steps, is_finite, strict=True)
+    return np.array([np.median(row[finite]) if finite.any() else 0.0 for row, finite in rows])
 
 
 def velocities(xy: np.ndarray, is_visible: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -149,11 +163,14 @@ def velocities(xy: np.ndarray, is_visible: np.ndarray, time: np.ndarray) -> tupl
     good = np.isfinite(seconds) & (seconds > 0)
     both = is_visible[:, 1:] & is_visible[:, :-1] & good[..., None]
     rate = np.divide(1.0, seconds, out=np.zeros_like(seconds), where=good).astype(np.float32)
-    step = np.where(both[..., None], np.diff(xy, axis=1) * rate[:, :, None, None], np.float32(0))
-    total = np.zeros_like(xy)
-    count = np.zeros(is_visible.shape, np.float32)
-    total[:, 1:] += step
-    total[:, :-1] += step
-    count[:, 1:] += both
-    count[:, :-1] += both
-    return total / np.maximum(count, 1)[..., None], count > 0
+    before, after = np.zeros_like(is_visible), np.zeros_like(is_visible)
+    before[:, 1:], after[:, :-1] = both, both
+    weight = rate[:, :, None] * both
+    mean = np.where(before & after, np.float32(0.5), np.float32(1))
+    velocity = np.zeros_like(xy)
+    for axis in range(2):  # operations on pairs of values are slow
+        step = (xy[:, 1:, :, axis] - xy[:, :-1, :, axis]) * weight
+        velocity[:, 1:, :, axis] = step
+        velocity[:, :-1, :, axis] += step
+        velocity[..., axis] *= mean
+    return velocity, before | after

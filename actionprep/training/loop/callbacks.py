@@ -126,11 +126,13 @@ class Checkpoints(Checkpoint):
     """Writes last.ckpt, from which a run is resumed, and best.ckpt, which tests use. Each is replaced atomically.
 
     The best epoch is the one with the best monitored metric, the earlier one in a tie. Without val, as in a refit, or
-    if the metric is NaN in all epochs, it is the last epoch.
+    if the metric is NaN in all epochs, it is the last epoch. With `keep_epochs`, the checkpoint of every epoch before a
+    refit is kept too.
     """
 
-    def __init__(self, run: Run, recipe: Recipe, *, has_val: bool) -> None:
+    def __init__(self, run: Run, recipe: Recipe, phase: Phase, *, has_val: bool) -> None:
         self.run = run
+        self.keeps_epochs = recipe.keep_epochs and phase == "validate"
         self.monitor = recipe.monitor if has_val else None
         self.every_seconds = recipe.checkpoint_minutes * 60
         self.best: float | None = None
@@ -168,6 +170,10 @@ class Checkpoints(Checkpoint):
         self._save(trainer, self.run.last)
         if is_best and trainer.is_global_zero:
             keep_file(self.run.last, self.run.best)
+        if self.keeps_epochs and trainer.is_global_zero:
+            kept = self.run.epoch_checkpoint(trainer.current_epoch + 1)
+            kept.parent.mkdir(exist_ok=True)
+            keep_file(self.run.last, kept)
 
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
         draft = path.with_name(f".{path.name}.draft")

@@ -53,7 +53,7 @@ def train_phase(
         has_val = task.val_loader is not None
         history = callbacks.History(run, phase, task.num_epochs, on_epoch)
         active: list[Any] = [callbacks.LastValidated(), callbacks.Averaging(), history]
-        active.append(callbacks.Checkpoints(run, recipe, has_val=has_val))
+        active.append(callbacks.Checkpoints(run, recipe, phase, has_val=has_val))
         if recipe.patience is not None and has_val:
             active.insert(0, callbacks.Patience(recipe))
         if recipe.stop_below is not None and has_val:

@@ -56,13 +56,13 @@ def test_commands_read_catalog_once(study: Study, monkeypatch: pytest.MonkeyPatc
     assert reads == [study.folder.catalog]
 
 
-def test_build_with_nothing_to_do_checks_index_twice(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_with_nothing_to_do_checks_index_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh, checks = Study(study.folder), []
     is_current = Index.is_current
     monkeypatch.setattr(Index, "is_current", lambda index, root: (checks.append(root), is_current(index, root))[1])
     report = fresh.build("snippets")
     assert (report.built, report.done) == ([], 1)
-    assert len(checks) <= 2  # for the plan, and under the lock
+    assert len(checks) == 1  # for the plan
 
 
 def test_program_of_describes_only_its_command() -> None:
