@@ -45,7 +45,7 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: install
-	for name in $$(ls benchmarks | sed -n 's/^\([a-z]*\)\.py$$/\1/p'); do \
+	for name in $$(ls benchmarks | sed -n 's/^\([a-z0-9_]*\)\.py$$/\1/p'); do \
 		case $$name in common) ;; *) $(BIN)/python -m benchmarks.$$name || exit 1 ;; esac; done
 	$(BIN)/python docs/tables.py
 

@@ -33,6 +33,18 @@ class LowresSettings(StageSettings):
     filter: Filter = option("area", "How to shrink; all filters are anti-aliased.")
     storage: Literal["raw", "zstd"] = option("raw", "raw: uncompressed, reads fastest; zstd: lossless.")
     chunk: int = option(16, "Frames per chunk, which are read together.", ge=1)
+    crop: float | None = option(
+        None,
+        "Store a square of the frame with this side, as a fraction of the short side. Not set: full frames.",
+        gt=0,
+        le=1,
+        later=True,
+    )
+    crop_anchor: tuple[float, float] = option(
+        (0.5, 0.5),
+        "Center of the crop: x and y as fractions of width and height. The crop is moved into the frame where needed.",
+        later=True,
+    )
     blur: float = option(
         0.0, "Degrade the small frames: blur with this standard deviation in px; 0: none.", ge=0, le=32, later=True
     )
@@ -66,6 +78,13 @@ class LowresSettings(StageSettings):
             raise ValueError("give one or more different sizes of at least 8 pixels each")
         return sizes
 
+    @field_validator("crop_anchor")
+    @classmethod
+    def _check_anchor(cls, anchor: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= value <= 1 for value in anchor):
+            raise ValueError("give x and y from 0 to 1")
+        return anchor
+
     @property
     def degrades(self) -> bool:
         """Whether the small frames are degraded."""
@@ -88,6 +107,7 @@ class Lowres(FrameStage):
         self._times: list[np.ndarray] = []
         self._status: list[np.ndarray] = []
         self._sizes = lowres_sizes(settings, source.height, source.width)
+        self._crop = None if settings.crop is None else crop_square(settings, source.height, source.width)
         self._seed = seed_of(settings.seed, source.recording, source.view)
         for size, (height, width) in self._sizes.items():
             rgb_array(size).create(item, (height, width, 3), chunk=settings.chunk, codec=settings.storage)
@@ -99,6 +119,8 @@ class Lowres(FrameStage):
             import cv2
 
             versions["cv2"] = cv2.__version__
+        if settings.crop is not None:
+            versions["pillow"] = metadata.version("pillow")
         return versions
 
     @classmethod
@@ -108,7 +130,12 @@ class Lowres(FrameStage):
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> None:  # noqa: D102
         for size, (height, width) in self._sizes.items():
-            images = block.resized(height, width, self.settings.filter)
+            if self._crop is None:
+                images = block.resized(height, width, self.settings.filter)
+            else:
+                left, top, side = self._crop
+                cut = block.rgb[:, top : top + side, left : left + side]
+                images = _resized(np.ascontiguousarray(cut), size, self.settings.filter)
             if self.settings.degrades:
                 images = self._degraded(images, size, block.index)
             self.item.append(rgb_array(size).name, images)
@@ -138,4 +165,24 @@ class Lowres(FrameStage):
 
 def lowres_sizes(settings: LowresSettings, height: int, width: int) -> dict[int, tuple[int, int]]:
     """Return height and width of the images for each setting of `sizes`, for a video of this size."""
-    return {size: (size, size) if settings.square else by_short_side(height, width, size) for size in settings.sizes}
+    is_square = settings.square or settings.crop is not None
+    return {size: (size, size) if is_square else by_short_side(height, width, size) for size in settings.sizes}
+
+
+def crop_square(settings: LowresSettings, height: int, width: int) -> tuple[int, int, int]:
+    """Return the left and top edge and the side of the crop in pixels, for a video of this size."""
+    assert settings.crop is not None
+    side = max(1, round(settings.crop * min(height, width)))
+    x, y = settings.crop_anchor
+    left, top = round(x * width - side / 2), round(y * height - side / 2)
+    return min(max(left, 0), width - side), min(max(top, 0), height - side), side
+
+
+def _resized(images: np.ndarray, size: int, filter: Filter) -> np.ndarray:
+    """Resize square RGB images, uint8 of shape (B, S, S, 3), to a side; every filter is anti-aliased."""
+    from PIL import Image
+
+    by_name = {"area": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    # Enlarging by area would repeat pixels.
+    how = by_name["bilinear" if filter == "area" and size > images.shape[1] else filter]
+    return np.stack([np.asarray(Image.fromarray(image).resize((size, size), how)) for image in images])

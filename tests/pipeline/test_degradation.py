@@ -1,4 +1,4 @@
-"""Degraded images: blur, noise and JPEG, and the settings of lowres that apply them."""
+"""Degraded and cropped images: blur, noise and JPEG, and the settings of lowres that apply them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from actionprep.datasets.store.zarr_store import Store
+from actionprep.errors import UserError
 from actionprep.pipeline.degradation import blur_kernel, blurred, through_jpeg, with_noise
-from actionprep.pipeline.lowres import Lowres, LowresSettings
+from actionprep.pipeline.lowres import Lowres, LowresSettings, crop_square
 from actionprep.pipeline.stage import ArrayBlock, ViewSource
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 48, 64, 3), np.uint8)
@@ -82,3 +83,32 @@ def test_lowres_settings_record_degradation_only_where_set():
     assert LowresSettings(noise=2.0).recorded()["noise"] == 2.0
     assert "cv2" not in Lowres.identity(LowresSettings())
     assert "cv2" in Lowres.identity(LowresSettings(jpeg=50))
+
+
+@pytest.mark.parametrize(
+    ("anchor", "square"), [((0.5, 0.5), (20, 12, 24)), ((0.0, 1.0), (0, 24, 24)), ((0.75, 0.25), (36, 0, 24))]
+)
+def test_crop_square_stays_in_the_frame(anchor, square):
+    assert crop_square(LowresSettings(crop=0.5, crop_anchor=anchor), 48, 64) == square
+
+
+def test_lowres_crop_is_the_mean_of_its_pixels(tmp_path):
+    large, small = stored(tmp_path, [slice(0, 6)], crop=0.5, crop_anchor=(0.75, 0.25))
+    np.testing.assert_array_equal(large, IMAGES[:, 0:24, 36:60])
+    means = IMAGES[:, 0:24, 36:60].reshape(6, 12, 2, 12, 2, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(small, means, atol=1)
+
+
+@pytest.mark.parametrize("filter", ["area", "bilinear", "bicubic"])
+def test_lowres_crop_is_anti_aliased(tmp_path, filter, monkeypatch):
+    # Columns that alternate between black and white have the mean gray in every anti-aliased copy.
+    stripes = np.zeros((6, 48, 64, 3), np.uint8)
+    stripes[:, :, ::2] = 255
+    monkeypatch.setitem(globals(), "IMAGES", stripes)
+    _, small = stored(tmp_path, [slice(0, 6)], crop=1.0, filter=filter)
+    assert np.abs(small[:, :, 1:-1].astype(int) - 128).max() <= 12
+
+
+def test_lowres_settings_refuse_an_anchor_outside():
+    with pytest.raises(UserError, match="x and y from 0 to 1"):
+        LowresSettings.read({"crop": 0.5, "crop_anchor": (0.5, 1.5)}, where="[lowres]")

@@ -52,6 +52,9 @@ class MasksSettings(StageSettings):
         160, "For source motion: frames are shrunk to this short side before they are compared.", ge=16
     )
 
+    camera: Literal["static", "moving"] = option(
+        "static", "For source motion: moving compensates the motion of the camera between frames."
+    )
     person_score: float = option(
         0.5, "For source person: lowest probability of a person in a foreground pixel.", gt=0, le=1
     )
