@@ -10,7 +10,7 @@ DEMO ?= demo-study
 # Processes that run the tests: one for each core that may be used, at most 4, because each needs about 1 GB.
 TEST_WORKERS ?= $(shell $(PYTHON) -c 'import os; usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1)); cores = len(usable(0)); print(min(cores, 4) if cores > 1 else 0)')
 
-.PHONY: demo test check docs bench install clean
+.PHONY: demo test check docs bench torture install clean
 
 install: $(VENV)/.installed
 
@@ -45,8 +45,13 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: install
-	for name in $$(ls benchmarks | sed -n 's/^\([a-z]*\)\.py$$/\1/p'); do \
+	for name in $$(ls benchmarks | sed -n 's/^\([a-z0-9_]*\)\.py$$/\1/p'); do \
 		case $$name in common) ;; *) $(BIN)/python -m benchmarks.$$name || exit 1 ;; esac; done
+	$(BIN)/python docs/tables.py
+
+# Up to 60 minutes for each part. disk_full mounts a tmpfs, which needs root.
+torture: install
+	$(BIN)/python -m torture
 	$(BIN)/python docs/tables.py
 
 clean:

@@ -31,6 +31,11 @@ class Reference:
     known: Callable[[Any], bool] = lambda value: False
 
 
+@dataclass(frozen=True)
+class Later:
+    """Marks a setting that was added after items were stored without it; its default leaves their fingerprints alone."""
+
+
 def is_no_layout_file(name: Any) -> bool:
     """Return whether a setting names a built-in layout of joints, or none, instead of a TOML file with a layout."""
     return name is None or not str(name).endswith(".toml")
@@ -42,6 +47,7 @@ def option(
     *,
     names: Names | None = None,
     known: Callable[[Any], bool] | None = None,
+    later: bool = False,
     **constraints: Any,
 ) -> Any:
     """Declare a settings field with its help text.
@@ -52,6 +58,8 @@ def option(
         names: For a setting that names code, a program, a file or a folder. Only the user's own settings file and
             command line may set it: `read_recorded` ignores what data records for it.
         known: For such a setting, whether a value is one of the program's own names, which data may set.
+        later: Whether the setting was added later, and its default gives the same bytes as before. It is then left out
+            of fingerprints and records where it has its default, so that items are not rebuilt.
         **constraints: Pydantic's constraints (ge, gt, le, min_length, …).
 
     Returns:
@@ -60,6 +68,8 @@ def option(
     field = Field(default, description=help, **constraints)
     if names is not None:
         field.metadata.append(Reference(names) if known is None else Reference(names, known))
+    if later:
+        field.metadata.append(Later())
     return field
 
 
@@ -218,6 +228,14 @@ class StageSettings(Settings):
     # Where relative paths start; not a setting, so that a study may be moved without rebuilding its items.
     _root: Path = PrivateAttr(Path())
     _command_line: dict[str, Any] = PrivateAttr({})
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the plain values that fingerprints and records contain: all but the defaults of later settings."""
+        values = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            if any(isinstance(mark, Later) for mark in field.metadata) and getattr(self, name) == field.default:
+                del values[name]
+        return values
 
     @property
     def command_line(self) -> dict[str, Any]:

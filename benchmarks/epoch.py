@@ -12,8 +12,7 @@ import torch
 
 from benchmarks.common import Results, interleaved, speed_ratio
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "fixtures"))
 
 from recordings import moving_square, write_video
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def clips(results: Results, folder: Path, video: Path, side: int) -> None:
         assert len(opened) == SNIPPETS, form
         assert all(np.array_equal(a[5:9], b[5:9]) for a, b in zip(opened, arrays["memory-mapped npy"], strict=True))
     sides = interleaved(
-        {form: lambda form=form: read_all(arrays[form], first) for form in arrays},
+        {form: partial(read_all, arrays[form], first) for form in arrays},
         work=SNIPPETS,
         unit="clips",
         rounds=7,

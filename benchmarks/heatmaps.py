@@ -16,6 +16,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
 SIZE, FRAMES, BATCH, SIGMA = (56, 56), 48, 32, 0.6
 CASES = [("joint", 1), ("joint", 2), ("limb", 1), ("limb", 2)]
@@ -31,7 +33,7 @@ METHODS = (
 )
 
 
-def clips(persons):
+def clips(persons: int) -> tuple[Any, Any]:
     """Persons that walk through the grid, so that windows have realistic positions."""
     import numpy as np
 
@@ -43,38 +45,42 @@ def clips(persons):
     return xy.astype(np.float32), rng.uniform(0.3, 1, (BATCH, persons, FRAMES, 17)).astype(np.float32)
 
 
-def plain_joint(image, x, y, score):
+def plain_joint(image: Any, center: Any, score: float) -> None:
+    """Draw one joint into `image`, (H, W), in place."""
     import numpy as np
 
+    x, y = center
     left, right = max(int(x - 3 * SIGMA), 0), min(int(x + 3 * SIGMA) + 1, SIZE[1])
     top, bottom = max(int(y - 3 * SIGMA), 0), min(int(y + 3 * SIGMA) + 1, SIZE[0])
     if left >= right or top >= bottom:
         return
-    columns, rows = np.arange(left, right, 1, np.float32), np.arange(top, bottom, 1, np.float32)[:, None]
+    columns, rows = np.arange(left, right, dtype=np.float32), np.arange(top, bottom, dtype=np.float32)[:, None]
     patch = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 2 / SIGMA**2) * score
     image[top:bottom, left:right] = np.maximum(image[top:bottom, left:right], patch)
 
 
-def plain_limb(image, a, b, score_a, score_b):
+def plain_limb(image: Any, a: Any, b: Any, score: float) -> None:
+    """Draw one limb between `a` and `b` into `image`, (H, W), in place."""
     import numpy as np
 
     length = ((a - b) ** 2).sum()
     if length < 1:
-        plain_joint(image, *a, score_a)
+        plain_joint(image, a, score)
         return
     (low_x, low_y), (high_x, high_y) = np.minimum(a, b), np.maximum(a, b)
     left, right = max(int(low_x - 3 * SIGMA), 0), min(int(high_x + 3 * SIGMA) + 1, SIZE[1])
     top, bottom = max(int(low_y - 3 * SIGMA), 0), min(int(high_y + 3 * SIGMA) + 1, SIZE[0])
     if left >= right or top >= bottom:
         return
-    x, y = np.arange(left, right, 1, np.float32), np.arange(top, bottom, 1, np.float32)[:, None]
+    x, y = np.arange(left, right, dtype=np.float32), np.arange(top, bottom, dtype=np.float32)[:, None]
     share = np.clip(((x - a[0]) * (b[0] - a[0]) + (y - a[1]) * (b[1] - a[1])) / length, 0, 1)
     distance = (x - a[0] - share * (b[0] - a[0])) ** 2 + (y - a[1] - share * (b[1] - a[1])) ** 2
-    patch = np.exp(-distance / 2 / SIGMA**2) * min(score_a, score_b)
+    patch = np.exp(-distance / 2 / SIGMA**2) * score
     image[top:bottom, left:right] = np.maximum(image[top:bottom, left:right], patch)
 
 
-def plain(xy, score, limbs):
+def plain(xy: Any, score: Any, limbs: Sequence[tuple[int, int]] | None) -> Any:
+    """Draw all clips with loops over clips, frames, persons and joints or limbs."""
     import numpy as np
 
     out = np.zeros((len(xy), len(limbs) if limbs else 17, FRAMES, *SIZE), np.float32)
@@ -83,17 +89,17 @@ def plain(xy, score, limbs):
             for m in range(xy.shape[1]):
                 if limbs:
                     for n, (first, last) in enumerate(limbs):
-                        ends = score[b, m, t, first], score[b, m, t, last]
-                        if min(ends) >= 1e-3:
-                            plain_limb(out[b, n, t], xy[b, m, t, first], xy[b, m, t, last], *ends)
+                        smaller = min(score[b, m, t, first], score[b, m, t, last])
+                        if smaller >= 1e-3:
+                            plain_limb(out[b, n, t], xy[b, m, t, first], xy[b, m, t, last], smaller)
                 else:
                     for k in range(17):
                         if score[b, m, t, k] >= 1e-3:
-                            plain_joint(out[b, k, t], *xy[b, m, t, k], score[b, m, t, k])
+                            plain_joint(out[b, k, t], xy[b, m, t, k], score[b, m, t, k])
     return out
 
 
-def one(method, kind, persons, repeats):
+def seconds_per_batch(method: str, kind: str, persons: int, repeats: int) -> float:
     """Seconds per batch: the fastest of several repetitions after a warm-up.
 
     The loop processes 4 of the clips, and its time is multiplied by eight.
@@ -111,7 +117,7 @@ def one(method, kind, persons, repeats):
     device = "cuda" if "GPU" in method else "cpu"
     if method.startswith("loop"):
 
-        def run():
+        def run() -> None:
             volume = plain(xy, score, limbs)
             if "read" in method:
                 torch.from_numpy(volume).sum()
@@ -121,12 +127,12 @@ def one(method, kind, persons, repeats):
             torch.set_num_threads(1)
         points, seen = torch.from_numpy(xy).to(device), torch.from_numpy(score).to(device)
         dtype = torch.uint8 if "uint8" in method else torch.float32
-        how = {"size": SIZE, "sigma": SIGMA, "dtype": dtype}
+        how: dict[str, Any] = {"size": SIZE, "sigma": SIGMA, "dtype": dtype}
         if "buffer" in method:
             # numpy requests large pages, which saves address look-ups.
             how["out"] = torch.from_numpy(np.zeros((BATCH, 17, FRAMES, *SIZE), np.float32))
 
-        def run():
+        def run() -> None:
             volume = limb_heatmaps(points, seen, limbs, **how) if limbs else joint_heatmaps(points, seen, **how)
             if "read" in method:
                 volume.sum()
@@ -142,7 +148,7 @@ def one(method, kind, persons, repeats):
     return share * min(times)
 
 
-def bytes_a_clip():
+def bytes_a_clip() -> dict[str, int]:
     """Size of one clip: as a float32 volume, as bytes, as stored by `actionprep heatmaps`, and as keypoints."""
     import numpy as np
     import torch
@@ -150,10 +156,12 @@ def bytes_a_clip():
 
     from actionprep.datasets.poses.heatmaps import joint_heatmaps
 
-    xy, score = (torch.from_numpy(one) for one in clips(1))
+    xy, score = (torch.from_numpy(values) for values in clips(1))
     volumes = joint_heatmaps(xy, score, size=SIZE, sigma=SIGMA, dtype=torch.uint8).numpy()
     chunks = [
-        np.ascontiguousarray(one[:, first : first + 16].swapaxes(0, 1)) for one in volumes for first in (0, 16, 32)
+        np.ascontiguousarray(volume[:, first : first + 16].swapaxes(0, 1))
+        for volume in volumes
+        for first in (0, 16, 32)
     ]
     return {
         "float32 volume": volumes[0].size * 4,
@@ -163,14 +171,15 @@ def bytes_a_clip():
     }
 
 
-def main():
+def main() -> int:
+    """Run all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--one", nargs=3, metavar=("METHOD", "KIND", "PERSONS"))
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(one(args.one[0], args.one[1], int(args.one[2]), args.repeats)))
+        print(json.dumps(seconds_per_batch(args.one[0], args.one[1], int(args.one[2]), args.repeats)))
         return 0
 
     import torch
@@ -182,7 +191,7 @@ def main():
         "heatmaps", {**settings, "torch_threads": torch.get_num_threads(), "bytes_a_clip": bytes_a_clip()}
     )
     methods = [method for method in METHODS if "GPU" not in method or torch.cuda.is_available()]
-    seconds = {(method, *case): [] for case in CASES for method in methods}
+    seconds: dict[tuple[str, str, int], list[float]] = {(method, *case): [] for case in CASES for method in methods}
     for _ in range(args.rounds):
         for key in seconds:
             command = [sys.executable, __file__, "--repeats", str(args.repeats), "--one", *map(str, key)]

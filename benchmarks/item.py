@@ -80,7 +80,7 @@ def main() -> int:
         def ours() -> None:
             syncs[:] = [0.0, 0.0]
             begun = time.perf_counter()
-            os.fsync = timed_fsync
+            os.fsync = timed_fsync  # type: ignore[assignment]
             try:
                 write_item(store, f"next_{next(numbers)}")
             finally:

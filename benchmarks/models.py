@@ -78,7 +78,8 @@ class Case:
         return torch.randn(self.batch, 3, self.frames, self.size, self.size)
 
 
-TIMESFORMER = (
+Names = tuple[str, str, str, str, str]
+TIMESFORMER: Names = (
     "timesformer",
     "timesformer-transformers",
     "TimesformerConfig",
@@ -87,7 +88,7 @@ TIMESFORMER = (
 )
 VIVIT = ("vivit-frames", "vivit-transformers", "VivitConfig", "VivitForVideoClassification", "sdpa")
 VIDEOMAE = ("videomae", "videomae-transformers", "VideoMAEConfig", "VideoMAEForVideoClassification", "sdpa")
-SCALES: dict[str, dict[str, int]] = {
+SCALES: dict[str, dict[str, Any]] = {
     "tiny": {"size": 112, "width": 192, "depth": 4, "heads": 3},
     "small": {"size": 224, "width": 384, "depth": 12, "heads": 6},
     "base": {"size": 224, "width": 768, "depth": 12, "heads": 12},

@@ -112,7 +112,7 @@ def tracks(results: Results, folder: Path) -> None:
             item.create(name, shape=values.shape[1:], dtype=values.dtype, axes=axes, chunk=1)
             item.append(name, values)
             np.save(folder / f"{name}.npy", values)
-    np.savez_compressed(folder / "tracks.npz", **arrays)
+    np.savez_compressed(folder / "tracks.npz", **arrays)  # type: ignore[arg-type]
     opened = store.item("tracks", "a", "0")
     mapped = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in arrays}
     picks = generator.integers(0, TRACK_WINDOWS, 200)

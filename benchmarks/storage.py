@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +45,11 @@ def write(video: Path, store: Store, storage: str) -> float:
     return time.perf_counter() - begun
 
 
+def read_clips(item: Any, starts: Iterable[int]) -> list[Any]:
+    """Read the clips that begin at `starts`."""
+    return [read_frames(item, slice(start, start + CLIP)) for start in starts]
+
+
 def main() -> int:
     """Run all."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -63,10 +70,7 @@ def main() -> int:
         num_frames = len(items["raw"]["time"])
         starts = np.random.default_rng(0).integers(0, num_frames - CLIP, CLIPS)
         sides = interleaved(
-            {
-                one: lambda item=items[one]: [read_frames(item, slice(at, at + CLIP)) for at in starts]
-                for one in STORAGES
-            },
+            {storage: partial(read_clips, items[storage], starts) for storage in STORAGES},
             work=CLIPS,
             unit="clips",
         )

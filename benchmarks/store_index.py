@@ -23,13 +23,14 @@ import numpy as np
 from actionprep.api import Study, settings_models
 from actionprep.api.status import status
 from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.recordings import Recording, View
-from actionprep.datasets.snippets import SnippetTable
 from actionprep.datasets.store.index import FILE, Index
 from actionprep.datasets.store.metadata import group_text, group_text_with_checksum
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.datasets.study import StudySettings, init_study
-from actionprep.training.loop.training_plan import Plan
+from actionprep.garbage_collection import collect_rarely
+from actionprep.training.loop.training_plan import TrainingPlan
 from actionprep.training.recipes import find_recipe
 from actionprep.training.split_choice import SplitChoice
 from benchmarks.common import Results, interleaved
@@ -109,7 +110,7 @@ def begin_fit(path: Path) -> dict[str, Any]:
     """Read what `fit` reads before it opens the first array of an item."""
     store = Store(path).snapshot()
     split = SplitChoice(by="subject")
-    plan = Plan.make(store, find_recipe("view-transformer"), snippets="default", split=split, views=None)
+    plan = TrainingPlan.make(store, find_recipe("view-transformer"), snippets="default", split=split, views=None)
     return {**plan.facts(), "sentences": plan.sentences}
 
 
@@ -154,6 +155,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[200, 2000, 20000])
     args = parser.parse_args()
+    collect_rarely()  # as the programs do
     results = Results("store_index", settings={"seconds_per_recording": SECONDS})
     with tempfile.TemporaryDirectory() as name:
         for size in args.sizes:

@@ -142,6 +142,18 @@ def recipes_table(_: str) -> str:
     return _table(("recipe", "reads", "what it is"), rows)
 
 
+def checkpoints_table(_: str) -> str:
+    """Render one row per published checkpoint: file, layout, recipe, license, SHA-256 and source."""
+    from actionprep.training.models.published.catalog import published_checkpoints
+
+    rows = []
+    for entry in published_checkpoints():
+        hash_text = f"`{entry.sha256}`" if entry.sha256 else "not published"
+        link = f"[{_text(entry.name)}]({entry.url})"
+        rows.append((link, f"`{entry.family}`", f"`{entry.recipe}`", entry.license, hash_text, f"<{entry.source}>"))
+    return _table(("checkpoint", "layout", "fits the recipe", "license", "SHA-256", "listed at"), rows)
+
+
 def benchmarks_table(name: str) -> str:
     """Render the ratios of all benchmarks, or of one, from benchmarks/results."""
     rows = []
@@ -274,6 +286,18 @@ def precision_table(_: str) -> str:
     return _table(("model", "float32, clips/s", *ways), rows)
 
 
+def torture_table(_: str) -> str:
+    """Render the result of each part of `make torture`, from torture/results."""
+    rows = []
+    for path in sorted((ROOT / "torture" / "results").glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        trials = f"{result['count']:,} of {result['full_count']:,} {result['unit']}"
+        facts = ", ".join(f"{name}: {value:,}" for name, value in result["facts"].items())
+        failures = str(len(result["failures"])) if not result["failures"] else f"**{len(result['failures'])}**"
+        rows.append((_text(result["what"]), trials, failures, _text(facts), f"`python -m torture {result['part']}`"))
+    return _table(("what happens, and what must hold", "run", "failures", "counts", "command"), rows)
+
+
 TABLES: dict[str, Callable[[str], str]] = {
     "settings": settings_table,
     "stages": stages_table,
@@ -282,6 +306,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "list-presets": presets_table,
     "backends": backends_table,
     "recipes": recipes_table,
+    "checkpoints": checkpoints_table,
     "benchmarks": benchmarks_table,
     "chosen-benchmarks": chosen_benchmarks_table,
     "machines": machines_table,
@@ -290,6 +315,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "heatmap-bytes": heatmap_bytes_table,
     "pose-figures": pose_figures_table,
     "precision": precision_table,
+    "torture": torture_table,
 }
 
 

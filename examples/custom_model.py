@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from actionprep.api import make_demo
+from actionprep.datasets.splits import Part
 from actionprep.training.datasets import SnippetDataset
 from actionprep.training.inputs.tracks import TracksInput
 
@@ -41,7 +42,7 @@ def main(folder: Path, *, recordings: int = 24, epochs: int = 20) -> float:
     study.build("snippets", overrides={"snippets": {"length": 1000, "iou": 0.5}})
     study.build("split", overrides={"split": {"allow_single": True}})
 
-    def part(name: str) -> SnippetDataset:
+    def part(name: Part) -> SnippetDataset:
         inputs = TracksInput(frames=16, points=64)
         return SnippetDataset(study.store, "default", inputs, views=["0", "1"], split=name, train=name == "train")
 

@@ -12,7 +12,7 @@ from actionprep.api.video_groups import recording_name
 from actionprep.api.video_store import clocks_of, store_of_videos
 from actionprep.api.view_names import NamedVideos, name_videos, pattern_of_study
 from actionprep.datasets.paths import below
-from actionprep.errors import ActionprepError
+from actionprep.datasets.study_colors import colors_near
 from actionprep.settings import canonical_json
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def predict_videos(
             device=device,
         )
     path, run_name = _run_of(run, models)
-    colors = _label_colors(path, timeline.labels)
+    colors = colors_near(path, timeline.labels)
     written = _write_files(
         models,
         timeline,
@@ -265,7 +265,7 @@ def predict_recordings(
             None,
             below(out, *timeline.recording.split("/")),
             run_name=run_name,
-            colors=_label_colors(path, timeline.labels),
+            colors=colors_near(path, timeline.labels),
             threshold=threshold,
             min_length_ms=min_length_ms,
             length_ms=length_ms,
@@ -350,21 +350,3 @@ def _run_of(run: str | Path | Checkpoint | Sequence[PooledModel], models: Sequen
     if len(models) > 1 and not isinstance(run, (str, Path)):
         return path, ""
     return path, path.parent.name if path.name == FINAL else path.name
-
-
-def _label_colors(run: Path, labels: Sequence[str]) -> dict[str, Color]:
-    """Colors of the study that the run belongs to; those of the labels alone if it has none."""
-    from actionprep.api.study import open_study
-    from actionprep.datasets.catalog import Catalog
-    from actionprep.datasets.label_colors import label_colors
-    from actionprep.show.charts import colors_of
-
-    root = next((folder for folder in run.resolve().parents if (folder / "actionprep.toml").is_file()), None)
-    try:
-        study = None if root is None else open_study(root)
-        # Use the last catalog: a prediction must not start a scan of the study.
-        of_study = {} if study is None else colors_of(study, Catalog.read(study.folder.catalog))
-    except ActionprepError:
-        # Drawing must not fail because the study was moved or changed after training.
-        of_study = {}
-    return of_study if set(labels) <= set(of_study) else label_colors(labels)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from actionprep.garbage_collection import collect_rarely
+
 
 def prep() -> None:
     """Run `actionprep`."""
-    import gc
-
-    # Plans of large studies keep millions of objects, and each collection would look at them.
-    gc.set_threshold(50_000, 20, 20)
     import sys
 
     from actionprep.cli.prep import app
     from actionprep.cli.program import program_of
     from actionprep.pipeline.index import stage_index
 
+    collect_rarely()
     stages = {name for entry in stage_index().values() for name in (entry.name, entry.command)}
     program_of(app, sys.argv[1:], others=stages)(prog_name="actionprep")
 
@@ -30,4 +29,5 @@ def train() -> None:
     from actionprep.cli.program import program_of
     from actionprep.cli.train import app
 
+    collect_rarely()
     program_of(app, sys.argv[1:])(prog_name="actiontrain")

@@ -1,8 +1,8 @@
-"""Convert labels of frames to runs of frames with one label, and back, without loss."""
+"""Convert labels of frames to runs of frames with one label."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -28,20 +28,6 @@ def runs_of_labels(labels: Sequence[T]) -> list[tuple[int, int, T]]:
     return runs
 
 
-def labels_of_runs(runs: Iterable[tuple[int, int, T]], num_frames: int, *, fill: T) -> list[T]:
-    """Return one label per frame: the inverse of `runs_of_labels`.
-
-    Args:
-        runs: First frame, end and label of each run.
-        num_frames: Number of frames.
-        fill: Label of frames in no run.
-    """
-    labels = [fill] * num_frames
-    for start, end, label in runs:
-        labels[start:end] = [label] * len(labels[start:end])
-    return labels
-
-
 def runs_of_columns(active: np.ndarray) -> list[tuple[int, int, int]]:
     """Return the runs of frames in which each column is set.
 
@@ -57,11 +43,3 @@ def runs_of_columns(active: np.ndarray) -> list[tuple[int, int, int]]:
         starts, ends = np.flatnonzero(edges[:, column] > 0), np.flatnonzero(edges[:, column] < 0)
         runs += [(int(start), int(end), column) for start, end in zip(starts, ends, strict=True)]
     return runs
-
-
-def columns_of_runs(runs: Iterable[tuple[int, int, int]], num_frames: int, num_columns: int) -> np.ndarray:
-    """Return whether each frame has each label, (T, C) bool: the inverse of `runs_of_columns`."""
-    active = np.zeros((num_frames, num_columns), bool)
-    for start, end, column in runs:
-        active[start:end, column] = True
-    return active

@@ -1,4 +1,4 @@
-"""Folders of npz files with one snippet and view each: their names, their files, and the joints as a raster.
+"""Folders of npz files with one snippet and view each: their names and their files.
 
 {name}_length_{ms}_sample_rate_{r}_iou_{x}/
 export.json                          labels in order and how the folder was made; not in folders of other programs
@@ -134,27 +134,6 @@ def write_snippet(path: Path, arrays: Mapping[str, np.ndarray], *, compress: boo
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def keypoint_raster(keypoints: np.ndarray, score: np.ndarray, *, source: tuple[int, int], size: int) -> np.ndarray:
-    """Draw the joints of all persons as single pixels.
-
-    Args:
-        keypoints: Joints in pixels of the source, shape (T, M, K, 2); (0, 0) is the center of the first pixel.
-        score: Confidence, shape (T, M, K). Joints without a positive score are left out.
-        source: Height and width of the source frames.
-        size: Height and width of the result.
-
-    Returns:
-        1 where a joint is and 0 elsewhere, uint8 of shape (T, size, size). Joints outside the frame are on its edge.
-    """
-    raster = np.zeros((len(keypoints), size, size), np.uint8)
-    frame, person, joint = np.nonzero((score > 0) & np.isfinite(keypoints).all(axis=-1))
-    xy = keypoints[frame, person, joint].astype(np.float64)
-    height, width = source
-    pixel = np.rint((xy + 0.5) * (size / width, size / height) - 0.5).clip(0, size - 1).astype(np.int64)
-    raster[frame, pixel[:, 1], pixel[:, 0]] = 1
-    return raster
 
 
 def _times(path: Path, small: Mapping[str, np.ndarray], count: int) -> np.ndarray:

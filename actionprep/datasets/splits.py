@@ -50,14 +50,6 @@ class SplitAssignment:
         """Return the rows of a part."""
         return {"train": self.train, "val": self.val, "test": self.test}[part]
 
-    def of_recordings(self, table: SnippetTable) -> dict[str, Part]:
-        """Return the part of every recording that has snippets in one."""
-        part_of: dict[str, Part] = {}
-        for part in PARTS:
-            for code in np.unique(table.recording[self.rows(part)]):
-                part_of[table.recordings[code]] = part
-        return part_of
-
 
 def assign(
     table: SnippetTable,
@@ -199,7 +191,7 @@ def check_split(table: SnippetTable, split: SplitAssignment, *, by: By, val_by: 
         val_by: What must stay together between train and val, if it is less than `by`.
 
     Raises:
-        UserError: With the groups that are in two parts, or the classes that train deficit.
+        UserError: With the groups that are in two parts, or the classes that train lacks.
     """
     pairs: tuple[tuple[By, Part, Part], ...] = (
         (by, "train", "test"),

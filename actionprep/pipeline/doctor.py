@@ -139,7 +139,7 @@ def _machine() -> Iterator[Finding]:
 def _extras() -> Iterator[Finding]:
     extras = {
         "transformers": ("hf", "ViTPose and RT-DETR"),
-        "s3fs": ("s3", "stores behind s3:// URLs"),
+        "obstore": ("s3", "stores behind s3:// URLs"),
         "dask_jobqueue": ("slurm", "--slurm"),
         "wandb": ("wandb", "logging to Weights & Biases"),
         "onnxruntime": ("export", "checking exported ONNX models"),
@@ -172,17 +172,22 @@ def _mask_sources() -> Iterator[Finding]:
     from actionprep.pipeline.mask_sources import MASK_SOURCES
 
     for name in MASK_SOURCES.working():
-        yield Finding(f"masks {name}", "ready", MASK_SOURCES.help(name))
+        if name == "person" and not _has_mediapipe():
+            remedy = f"{INSTALL} mediapipe (about 1 GB, once)"
+            yield Finding(f"masks {name}", "missing", MASK_SOURCES.help(name), remedy)
+        else:
+            yield Finding(f"masks {name}", "ready", MASK_SOURCES.help(name))
 
 
 def _pose_backends() -> Iterator[Finding]:
     from actionprep.pipeline.pose_backends import POSE_BACKENDS
 
-    about = {name: POSE_BACKENDS.help(name) for name in ("mediapipe", "mmpose", "vitpose")}
-    if _has_mediapipe():
-        yield Finding("pose mediapipe", "ready", about["mediapipe"])
-    else:
-        yield Finding("pose mediapipe", "missing", about["mediapipe"], f"{INSTALL} mediapipe (about 1 GB, once)")
+    about = {name: POSE_BACKENDS.help(name) for name in POSE_BACKENDS}
+    for name in ("mediapipe", "mediapipe-hands", "mediapipe-holistic"):
+        if _has_mediapipe():
+            yield Finding(f"pose {name}", "ready", about[name])
+        else:
+            yield Finding(f"pose {name}", "missing", about[name], f"{INSTALL} mediapipe (about 1 GB, once)")
     missing = mmpose_missing()
     if missing:
         yield Finding("pose mmpose", "missing", about["mmpose"], f"{missing} not installed: {INSTALL} mmpose")

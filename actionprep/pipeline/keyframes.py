@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import field_validator
 
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.datasets.products.keyframes import KEYFRAMES, read_keyframe_index, write_keyframes
+from actionprep.pipeline.clip_samplers import ShortRule, filled, pyskl_frames, scene_frames, timesformer_frames
 from actionprep.pipeline.stage import FrameBlock, FrameStage, ViewSource, stage
 from actionprep.registry import Registry
 from actionprep.settings import StageSettings, option
@@ -29,11 +31,27 @@ class KeyframesSettings(StageSettings):
     sampler: str = option(
         "uniform",
         "uniform: evenly in time; random: one random frame per part; dense: at a fixed rate; whole: evenly by index, "
-        "always `count`, as in LightTimeSformer; motion: more frames where there is more motion.",
+        "always `count`, as in LightTimeSformer; motion: more frames where there is more motion; consecutive: the first "
+        "frames; strided: every step-th frame; timesformer, pyskl: as these systems do; scenes: the first frame of each "
+        "scene.",
     )
-    count: int = option(16, "Number of frames (not for dense). Of a video with fewer frames, all are chosen.", ge=1)
+    count: int = option(
+        16, "Number of frames (not for dense, strided and scenes). Of a video with fewer frames, all are chosen.", ge=1
+    )
     rate: float = option(2.0, "Frames per second (only for dense).", gt=0)
-    seed: int = option(0, "Seed of random. The choice also depends on recording and view.", ge=0)
+    seed: int = option(0, "Seed of random and pyskl. The choice also depends on recording and view.", ge=0)
+    step: int | None = option(
+        None,
+        "strided: distance of the frames, 1 if not set; timesformer: their distance at 30 frames per second, 32 if not set.",
+        ge=1,
+        later=True,
+    )
+    short: ShortRule = option(
+        "fewer",
+        "Where fewer than `count` frames are chosen: fewer keeps them; repeat adds the last frame; loop starts again; mask "
+        "adds the last frame with score 0.",
+        later=True,
+    )
 
     @field_validator("sampler")
     @classmethod
@@ -47,9 +65,11 @@ class FrameSampler(ABC):
 
     Attributes:
         needs_motion: Whether `choose` needs the motion of every frame. The choice is then known after the last frame.
+        has_count: Whether `count` frames are chosen of videos that have them. The setting `short` applies only then.
     """
 
     needs_motion: ClassVar[bool] = False
+    has_count: ClassVar[bool] = True
 
     @abstractmethod
     def choose(
@@ -64,7 +84,7 @@ class FrameSampler(ABC):
             motion: Motion at each frame as measured by `MotionMeter`, shape (T,); None without `needs_motion`.
 
         Returns:
-            Frame indices, int64 of shape (K,), not decreasing.
+            Frame indices, int64 of shape (K,).
         """
 
 
@@ -87,8 +107,9 @@ class Keyframes(FrameStage):
     ) -> None:
         super().__init__(settings, source, item, done)
         self._sampler = SAMPLERS.find(settings.sampler)()
-        self._rng = np.random.default_rng(_seed(settings.seed, source.recording, source.view))
+        self._rng = np.random.default_rng(seed_of(settings.seed, source.recording, source.view))
         self._motion = MotionMeter()
+        self._valid = np.zeros(0, bool)
         self._chosen = None if self._sampler.needs_motion else self._choose(None)
 
     @classmethod
@@ -110,7 +131,7 @@ class Keyframes(FrameStage):
             score = self._motion.values()
             self._chosen = self._choose(score)
         chosen = self._chosen
-        scores = np.ones(len(chosen)) if score is None else score[chosen]
+        scores = self._valid * (1.0 if score is None else score[chosen])
         write_keyframes(self.item, chosen, self.source.times[chosen], scores)
         self.item.attributes |= KEYFRAMES.attributes_of(
             sampler=self.settings.sampler,
@@ -127,7 +148,10 @@ class Keyframes(FrameStage):
         yield chosen
 
     def _choose(self, motion: np.ndarray | None) -> np.ndarray:
-        return self._sampler.choose(self.source.times, self.settings, rng=self._rng, motion=motion).astype(np.int64)
+        chosen = self._sampler.choose(self.source.times, self.settings, rng=self._rng, motion=motion).astype(np.int64)
+        count = self.settings.count if self._sampler.has_count else len(chosen)
+        chosen, self._valid = filled(chosen, count, self.settings.short, self.source.num_frames)
+        return chosen
 
 
 @SAMPLERS.register("uniform")
@@ -153,6 +177,8 @@ class RandomInSegment(FrameSampler):
 @SAMPLERS.register("dense")
 class Dense(FrameSampler):
     """The frame shown at each tick of a clock with `rate` ticks per second."""
+
+    has_count = False
 
     def choose(  # noqa: D102
         self, times: np.ndarray, settings: KeyframesSettings, *, rng: np.random.Generator, motion: np.ndarray | None
@@ -181,6 +207,63 @@ class Motion(FrameSampler):
     ) -> np.ndarray:
         assert motion is not None
         return motion_frames(motion, settings.count)
+
+
+@SAMPLERS.register("consecutive")
+class Consecutive(FrameSampler):
+    """The first `count` frames, as I3D is tested on TinyVIRAT."""
+
+    def choose(  # noqa: D102
+        self, times: np.ndarray, settings: KeyframesSettings, *, rng: np.random.Generator, motion: np.ndarray | None
+    ) -> np.ndarray:
+        return np.arange(min(settings.count, len(times)))
+
+
+@SAMPLERS.register("strided")
+class Strided(FrameSampler):
+    """Every `step`-th frame, as gesture snippets with a sample rate."""
+
+    has_count = False
+
+    def choose(  # noqa: D102
+        self, times: np.ndarray, settings: KeyframesSettings, *, rng: np.random.Generator, motion: np.ndarray | None
+    ) -> np.ndarray:
+        return np.arange(0, len(times), settings.step or 1)
+
+
+@SAMPLERS.register("timesformer")
+class TimeSformerClip(FrameSampler):
+    """The test rule of TimeSformer: `count` frames, evenly over `step` x `count` frames at 30 per second."""
+
+    def choose(  # noqa: D102
+        self, times: np.ndarray, settings: KeyframesSettings, *, rng: np.random.Generator, motion: np.ndarray | None
+    ) -> np.ndarray:
+        fps = 1 / frame_interval(times, default=1 / 30)
+        return timesformer_frames(len(times), fps, settings.count, settings.step or 32)
+
+
+@SAMPLERS.register("pyskl")
+class PySklClip(FrameSampler):
+    """The rule of PySKL: a random frame of each of `count` parts; short clips start again."""
+
+    def choose(  # noqa: D102
+        self, times: np.ndarray, settings: KeyframesSettings, *, rng: np.random.Generator, motion: np.ndarray | None
+    ) -> np.ndarray:
+        return pyskl_frames(len(times), settings.count, rng)
+
+
+@SAMPLERS.register("scenes")
+class Scenes(FrameSampler):
+    """The first frame of each scene, where the image changes at once."""
+
+    needs_motion = True
+    has_count = False
+
+    def choose(  # noqa: D102
+        self, times: np.ndarray, settings: KeyframesSettings, *, rng: np.random.Generator, motion: np.ndarray | None
+    ) -> np.ndarray:
+        assert motion is not None
+        return scene_frames(motion)
 
 
 def uniform_frames(times: np.ndarray, count: int) -> np.ndarray:
@@ -308,6 +391,7 @@ def _in_block(chosen: np.ndarray, block: FrameBlock) -> np.ndarray:
     return chosen[np.isin(chosen, block.index)]
 
 
-def _seed(seed: int, recording: str, view: str) -> list[int]:
+def seed_of(seed: int, recording: str, view: str) -> list[int]:
+    """Return a seed of random numbers that depend on a view too."""
     name = hashlib.sha256(f"{recording}\0{view}".encode()).digest()
     return [seed, int.from_bytes(name[:8], "little")]

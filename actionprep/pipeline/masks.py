@@ -29,6 +29,8 @@ class Masks(FrameStage):
             "num_missing": "frames without a mask",
             "num_resized": "masks scaled to the frames",
             "num_unused": "masks without a frame",
+            "num_mostly_foreground": 'frames that are mostly foreground (does the camera move? camera = "moving")',
+            "num_uncompensated": "frames without an estimate of the camera's motion",
         }
     )
 

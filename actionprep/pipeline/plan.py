@@ -190,7 +190,7 @@ class _Resolver:
 
     def _dumped(self, settings: StageSettings) -> tuple[StageSettings, dict[str, Any], str]:
         if id(settings) not in self._values:
-            values = settings.model_dump(mode="json")
+            values = settings.recorded()
             # The settings are stored as well, so that no other object gets their id.
             self._values[id(settings)] = settings, values, canonical_json(values)
         return self._values[id(settings)]
@@ -417,7 +417,7 @@ def plan_study_item(
     stage = find_stage(name)
     assert issubclass(stage, ArrayStage)
     key = study_key(name, chosen)
-    values = chosen.model_dump(mode="json")
+    values = chosen.recorded()
     facts = {
         "stage": name,
         "version": stage.version,

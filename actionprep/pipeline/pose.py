@@ -27,12 +27,15 @@ if TYPE_CHECKING:
 
 Boxes = Sequence[np.ndarray]
 
+_MEDIAPIPE = ("mediapipe", "mediapipe-hands", "mediapipe-holistic")
+
 
 class _EstimatorSettings(StageSettings):
     backend: str = option(
         "mediapipe",
-        "mediapipe (33 landmarks of one person, no weights to download), mmpose (HRNet, or any MMPose model), vitpose "
-        "(through transformers), or import for existing poses.",
+        "mediapipe (33 landmarks of one person, no weights to download), mediapipe-hands (21 of each hand), "
+        "mediapipe-holistic (body, face and hands), mmpose (HRNet, or any MMPose model), vitpose (through transformers), "
+        "or import for existing poses.",
     )
     model: str = option(
         "",
@@ -213,8 +216,8 @@ class Pose(FrameStage, ViewStage):
 
     @classmethod
     def estimated_bytes(cls, settings: PoseSettings, source: ViewSource) -> int:  # noqa: D102
-        joints = 33 if settings.backend == "mediapipe" else 17
-        persons = 1 if settings.backend == "mediapipe" and settings.boxes == "own" else settings.persons or 2
+        joints = {"mediapipe": 33, "mediapipe-hands": 42, "mediapipe-holistic": 143}.get(settings.backend, 17)
+        persons = 1 if settings.backend in _MEDIAPIPE and settings.boxes == "own" else settings.persons or 2
         return source.num_frames * persons * (joints * 12 + 24)
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> None:  # noqa: D102
@@ -299,17 +302,17 @@ def _estimator(settings: PoseSettings) -> PoseEstimator:
 
 def _identity(settings: PoseSettings) -> dict[str, str]:
     """Return the identity of the estimator, without starting MediaPipe's worker."""
-    if settings.backend != "mediapipe":
+    if settings.backend not in _MEDIAPIPE:
         return _estimator(settings).identity()
     from actionprep.pipeline.pose_backends.mediapipe import installed_identity
 
     options = _options(settings)
-    return installed_identity(options.pop("environment"), **options)
+    return installed_identity(options.pop("environment"), backend=settings.backend, **options)
 
 
 def _options(settings: PoseSettings) -> dict[str, Any]:
     """Return the settings as options of the backend's class."""
-    if settings.backend == "mediapipe":
+    if settings.backend in _MEDIAPIPE:
         return {
             "environment": str(settings.path(settings.environment)) if settings.environment else None,
             "complexity": settings.complexity,

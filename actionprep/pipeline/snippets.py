@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import model_validator
 
+from actionprep.errors import UserError
 from actionprep.pipeline.stage import ArrayStage, ResultTable, stage
 from actionprep.settings import StageSettings, option
 
@@ -30,6 +31,15 @@ class SnippetSettings(StageSettings):
         gt=0,
     )
     stride: float | None = option(None, "From one window's start to the next in ms. Not set: the length.", gt=0)
+    length_frames: int | None = option(None, "Length of a window in frames, instead of length.", ge=1, later=True)
+    stride_frames: int | None = option(None, "Stride in frames, instead of stride.", ge=1, later=True)
+    frame_rate: float | None = option(
+        None,
+        "Frames per second that length_frames and stride_frames count. Not set: the frame rate of the videos, which must "
+        "be the same for all.",
+        gt=0,
+        later=True,
+    )
     iou: float = option(0.5, "A window gets a label if the value of the rule is at least this.", ge=0, le=1)
     rule: Literal["coverage", "iou", "segment"] = option(
         "coverage",
@@ -58,8 +68,16 @@ class SnippetSettings(StageSettings):
     def _bands_in_order(self) -> Self:
         if self.ignore_from is not None and self.ignore_from >= self.iou:
             raise ValueError(f"ignore_from ({self.ignore_from:g}) must lie below iou ({self.iou:g})")
-        if self.stride is not None and self.length is None:
+        if self.length is not None and self.length_frames is not None:
+            raise ValueError("give the length in ms (length) or in frames (length_frames), not both")
+        if self.stride is not None and self.stride_frames is not None:
+            raise ValueError("give the stride in ms (stride) or in frames (stride_frames), not both")
+        if not (self.stride is None and self.stride_frames is None) and (
+            self.length is None and self.length_frames is None
+        ):
             raise ValueError("a stride needs a length")
+        if self.frame_rate is not None and self.length_frames is None and self.stride_frames is None:
+            raise ValueError("frame_rate needs length_frames or stride_frames")
         return self
 
 
@@ -132,8 +150,8 @@ def snippets_for(settings: SnippetSettings, catalog: Catalog) -> SnippetTable:
             multi_label=settings.multi_label,
             background=settings.background,
         ),
-        length_s=None if settings.length is None else settings.length / 1000,
-        stride_s=None if settings.stride is None else settings.stride / 1000,
+        length_s=_seconds(settings.length, settings.length_frames, settings, catalog),
+        stride_s=_seconds(settings.stride, settings.stride_frames, settings, catalog),
         tail=settings.tail,
         layers=settings.layers,
         exclude_layers=settings.exclude_layers,
@@ -141,3 +159,33 @@ def snippets_for(settings: SnippetSettings, catalog: Catalog) -> SnippetTable:
         labels=settings.labels,
         views=settings.views,
     )
+
+
+def _seconds(ms: float | None, frames: int | None, settings: SnippetSettings, catalog: Catalog) -> float | None:
+    """Convert a length in ms or frames to seconds; None if neither is set."""
+    if frames is not None:
+        return frames / (settings.frame_rate or _frame_rate(catalog, settings.views))
+    return None if ms is None else ms / 1000
+
+
+def _frame_rate(catalog: Catalog, views: Sequence[str]) -> float:
+    """Return the frame rate of all views.
+
+    Raises:
+        UserError: If they differ by more than 1 %: a window would last longer in some recordings.
+    """
+    rates = {
+        1 / view.frame_duration: f"{view.recording}/{view.id}"
+        for view in catalog.views
+        if view.status == "ok" and view.num_frames > 1 and view.frame_duration > 0 and (not views or view.id in views)
+    }
+    if not rates:
+        raise UserError("No view has two frames, so lengths in frames need frame_rate (--frame-rate).")
+    slowest, fastest = min(rates), max(rates)
+    if fastest > 1.01 * slowest:
+        raise UserError(
+            f"Views have different frame rates, such as {slowest:.4g} ({rates[slowest]}) and {fastest:.4g} "
+            f"({rates[fastest]}) frames per second, so a length in frames has no single duration. Set --frame-rate, or "
+            "give the length in ms."
+        )
+    return sorted(rates)[len(rates) // 2]

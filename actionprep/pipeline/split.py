@@ -79,6 +79,8 @@ class Split(ArrayStage):
     Classes are balanced over labels of recordings and segments, so that one split serves snippets of any length.
     """
 
+    needs_aligned_views = False
+
     @classmethod
     def build(cls, settings: SplitSettings, catalog: Catalog, store: Store, item: ItemWriter) -> None:
         """Split the recordings and write the parts."""

@@ -268,7 +268,13 @@ class ResultTable:
 
 
 class ArrayStage(Stage):
-    """A stage that builds one product of the full study from other products and the catalog."""
+    """A stage that builds one product of the full study from other products and the catalog.
+
+    Attributes:
+        needs_aligned_views: Whether the result depends on how the views of a recording are aligned in time.
+    """
+
+    needs_aligned_views: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actionprep.datasets.label_colors import Color, label_colors
+from actionprep.datasets.label_colors import Color
+from actionprep.datasets.study_colors import colors_of_store
 from actionprep.errors import UserError, nearest
 from actionprep.json_values import counted
 from actionprep.show.colors import LIGHT, text_on, unit
@@ -206,18 +207,13 @@ def _counts(counts: Counter[str], what: str) -> str:
 
 
 def colors_of(study: Study, catalog: Catalog | None = None) -> dict[str, Color]:
-    """Colors of the labels of a study, the same in all of its images and videos.
+    """Colors of the labels of a study; see `colors_of_store`.
 
     Args:
         study: The study.
         catalog: Its catalog. Default: the current one, which may start a scan.
     """
-    from actionprep.datasets.products.snippets import SnippetTable
-
-    tables = [SnippetTable.read(study.store.item("snippets", key.recording)) for key in study.store.items("snippets")]
-    nothing = [table.background for table in tables if table.background is not None]
-    others = [label for table in tables for label in table.labels]
-    return label_colors((catalog or study.catalog).labels, nothing=nothing, others=others)
+    return colors_of_store(study.store, catalog or study.catalog)
 
 
 def _images(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
+from actionprep.garbage_collection import collect_as_usual
 from actionprep.training.loop.devices import lightning_devices
 from actionprep.training.loop.make_task import check_model, make_task
 from actionprep.training.loop.processes import is_first_process, shared_folder, wait_for_run
@@ -190,6 +191,7 @@ def _train(
     reader = reader or plan.make_reader()
     phases = plan.phases
     wait_for_run(run)
+    collect_as_usual()
     begun: Phase = run.facts["state"]["phase"]
     before = sum(row["seconds"] for row in run.metrics)
     started = time.monotonic()

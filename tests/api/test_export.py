@@ -14,7 +14,7 @@ from pose_items import made_poses, store_poses
 from training_fakes import make_store, table_of, tiny_recipe, write_snippets, write_split
 
 from actionprep.api import export_hdf5, export_npz
-from actionprep.datasets.npz_snippets import keypoint_raster
+from actionprep.datasets.poses.raster import keypoint_raster
 from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.store.hdf5_store import Hdf5Store
 from actionprep.datasets.store.npz_store import NpzStore
@@ -376,7 +376,7 @@ def test_export_npz_never_replaces_a_foreign_folder(frames: Store, tmp_path: Pat
 
 def test_keypoint_raster_has_one_pixel_per_joint() -> None:
     xy = np.array([[[[0, 0], [99, 49], [49.5, 24.5], [-20, 80]]]], np.float64)
-    raster = keypoint_raster(xy, np.array([[[1, 0.1, 0, 0.5]]]), source=(50, 100), size=20)
+    raster = keypoint_raster(xy, np.array([[[1, 0.1, 0, 0.5]]]), source=(50, 100), size=(20, 20))
     assert raster.dtype == np.uint8
     assert {tuple(at) for at in np.argwhere(raster[0])} == {(0, 0), (19, 19), (19, 0)}
     assert set(np.unique(raster)) == {0, 1}

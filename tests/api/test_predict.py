@@ -42,7 +42,7 @@ def runs(tmp_path_factory):
     """Two runs on small frames, which differ in their seed."""
     folder = tmp_path_factory.mktemp("runs")
     store = Store(folder / "store", create=True)
-    settings = load_stages()["lowres"].Settings(sizes=(24,)).model_dump(mode="json")
+    settings = load_stages()["lowres"].Settings(sizes=(24,)).recorded()
     names, labels = write_halved_videos(store, subjects=3, settings=settings)
     write_snippets(store, table_of(names, labels, [name[:2] for name in names], seconds=1.2))
     split = SplitChoice(train=("s0", "s1"), test=("s2",), val_share=0.0)
@@ -225,7 +225,7 @@ def test_segments_shorter_than_the_least_length_are_left_out(predict_with):
 
 def test_predict_uses_and_prints_thresholds_of_multi_label_tests(tmp_path):
     store = Store(tmp_path / "store", create=True)
-    settings = load_stages()["lowres"].Settings(sizes=(24,)).model_dump(mode="json")
+    settings = load_stages()["lowres"].Settings(sizes=(24,)).recorded()
     names, labels = write_halved_videos(store, subjects=3, settings=settings)
     target = np.array([[label == "left", label == "right", label != "left"] for label in labels], np.uint8)
     subjects = [name[:2] for name in names]

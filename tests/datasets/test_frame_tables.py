@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from actionprep.datasets.annotations import AmbiguousListError, AnnotatedRow, RowError, read_annotations
-from actionprep.datasets.frame_runs import columns_of_runs, labels_of_runs, runs_of_columns, runs_of_labels
+from actionprep.datasets.frame_runs import runs_of_columns, runs_of_labels
 from actionprep.errors import UserError
 
 FERAL = {
@@ -31,10 +31,17 @@ def written(folder: Path, name: str, text: str) -> Path:
     return path
 
 
+def columns_of_runs(runs, num_frames: int, num_columns: int) -> np.ndarray:
+    active = np.zeros((num_frames, num_columns), bool)
+    for start, end, column in runs:
+        active[start:end, column] = True
+    return active
+
+
 @given(labels=st.lists(st.sampled_from(["", "wave", "clap"])))
 def test_runs_of_labels_and_back(labels):
     runs = runs_of_labels(labels)
-    assert labels_of_runs(runs, len(labels), fill="?") == labels
+    assert [label for start, end, label in runs for _ in range(start, end)] == labels
     assert all(first[2] != second[2] and first[1] == second[0] for first, second in itertools.pairwise(runs))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from study_fakes import table
 
 from actionprep.datasets.products.snippets import IGNORED, SnippetTable
-from actionprep.datasets.splits import SplitAssignment, apply_parts, assign, check_split, folds
+from actionprep.datasets.splits import PARTS, SplitAssignment, apply_parts, assign, check_split, folds
 from actionprep.errors import UserError
 
 
@@ -216,9 +216,11 @@ def test_a_stored_split_of_recordings_serves_any_table():
         [label for label in snippets.to_frame()["label"] for _ in range(2)],
         [id for id in snippets.recordings for _ in range(2)],
     )
-    applied = apply_parts(twice, split.of_recordings(snippets))
+    part_of = {snippets.recordings[snippets.recording[row]]: part for part in PARTS for row in split.rows(part)}
+    applied = apply_parts(twice, part_of)
     assert sizes(applied) == tuple(2 * size for size in sizes(split))
-    assert applied.of_recordings(twice) == split.of_recordings(snippets)
+    for part in PARTS:
+        assert {part_of[twice.recordings[twice.recording[row]]] for row in applied.rows(part)} == {part}
 
 
 @settings(max_examples=60)

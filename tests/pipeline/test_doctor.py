@@ -50,7 +50,7 @@ def poses():
 
 def test_a_bare_machine_is_told_the_one_command_for_each_backend(bare):
     found = poses()
-    assert [one.state for one in found.values()] == ["missing", "missing", "missing", "ready"]
+    assert [one.state for one in found.values()] == [*["missing"] * 5, "ready"]
     assert found["pose mediapipe"].remedy == "actionprep doctor --install mediapipe (about 1 GB, once)"
     assert found["pose mmpose"].remedy == (
         "mmpose, mmengine, mmcv, xtcocotools not installed: actionprep doctor --install mmpose"

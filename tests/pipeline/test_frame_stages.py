@@ -231,6 +231,31 @@ def test_keyframes_have_index_time_and_score(store: Store, source: ViewSource, n
     assert item.attributes == {"sampler": name, "num_frames": 40, "known_ahead": name != "motion"}
 
 
+@pytest.mark.parametrize(
+    ("values", "index"),
+    [
+        ({"sampler": "consecutive", "count": 5}, [0, 1, 2, 3, 4]),
+        ({"sampler": "strided", "step": 16}, [0, 16, 32]),
+        ({"sampler": "timesformer", "count": 4, "step": 32}, [0, 35]),
+        ({"sampler": "timesformer", "count": 4, "step": 32, "short": "repeat"}, [0, 35, 39, 39]),
+    ],
+)
+def test_keyframes_by_formula(store: Store, source: ViewSource, values: dict[str, Any], index: list[int]) -> None:
+    assert make(store, source, "keyframes", **values)["index"][:].tolist() == index
+
+
+def test_keyframes_of_scenes_are_scored_by_motion(store: Store, source: ViewSource) -> None:
+    item = make(store, source, "keyframes", sampler="scenes")
+    assert item["index"][:].tolist()[0] == 0
+    assert not item.attributes["known_ahead"]
+
+
+def test_keyframes_that_mask_have_score_0(store: Store, source: ViewSource) -> None:
+    item = make(store, source, "keyframes", sampler="uniform", count=42, short="mask")
+    assert item["index"][:].tolist() == [*range(40), 39, 39]
+    assert item["score"][:].tolist() == [*[1.0] * 40, 0.0, 0.0]
+
+
 def test_samplers_that_need_no_picture_decode_none(
     store: Store, source: ViewSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:

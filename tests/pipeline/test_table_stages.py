@@ -54,6 +54,51 @@ def test_settings_in_milliseconds_and_the_share_called_iou():
     assert table.label.tolist() == [*[0] * 8, -1, -1]
 
 
+def test_snippets_length_in_frames_of_the_video():
+    study = catalog(Recording("a"), segments={"a": (Segment(0.5, 8.0, "wave"),)}, fps=20.0)
+    table = snippets_for(SnippetSettings(length_frames=30, stride_frames=10), study)
+    assert table.settings["length_s"] == pytest.approx(1.5)
+    assert table.onset == pytest.approx(np.arange(0, 8.6, 0.5))
+
+
+def test_snippets_length_in_frames_of_a_rate():
+    study = catalog(Recording("a"), segments={"a": (Segment(0.5, 8.0, "wave"),)}, fps=20.0)
+    table = snippets_for(SnippetSettings(length_frames=39, frame_rate=29.97), study)
+    assert table.settings["length_s"] == pytest.approx(39 / 29.97)
+
+
+def test_snippets_length_in_frames_of_two_rates():
+    views = (view("a", fps=25.0), view("b", fps=30.0))
+    study = Catalog((Recording("a", label="x"), Recording("b", label="x")), views, {})
+    with pytest.raises(UserError) as error:
+        snippets_for(SnippetSettings(length_frames=10), study)
+    assert str(error.value) == (
+        "Views have different frame rates, such as 25 (a/0) and 30 (b/0) frames per second, so a length in frames has no "
+        "single duration. Set --frame-rate, or give the length in ms."
+    )
+    assert len(snippets_for(SnippetSettings(length_frames=10, frame_rate=20), study)) == 40
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"length": 1000, "length_frames": 20}, "give the length in ms"),
+        ({"length": 1000, "stride": 100, "stride_frames": 20}, "give the stride in ms"),
+        ({"stride_frames": 20}, "a stride needs a length"),
+        ({"length": 1000, "frame_rate": 20}, "frame_rate needs length_frames or stride_frames"),
+    ],
+)
+def test_snippet_settings_in_frames_that_conflict(values, problem):
+    with pytest.raises(UserError, match=problem):
+        SnippetSettings.read(values, where="actionprep snippets")
+
+
+def test_later_settings_leave_records_alone():
+    assert "length_frames" not in SnippetSettings(length=1000).recorded()
+    assert SnippetSettings(length=1000).recorded()["length"] == 1000
+    assert SnippetSettings(length_frames=30).recorded()["length_frames"] == 30
+
+
 def test_what_a_table_depends_on(study):
     before = Snippets.depends_on(SnippetSettings(), study)
     assert before == Snippets.depends_on(SnippetSettings(), study)

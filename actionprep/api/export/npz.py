@@ -306,10 +306,7 @@ class _NpzJob:
 
     def _keypoints(self, recording: str, view: str, time: np.ndarray, item: ItemReader) -> np.ndarray | None:
         """The raster of joints at some times; None without 2D poses of this view in pixels of a known frame size."""
-        import numpy as np
-
-        from actionprep.datasets.frame_times import frame_interval
-        from actionprep.datasets.npz_snippets import keypoint_raster
+        from actionprep.datasets.poses.raster import has_raster, pose_raster
         from actionprep.datasets.products.poses import read_pose_item
         from actionprep.datasets.store.zarr_store import ItemKey
 
@@ -319,17 +316,9 @@ class _NpzJob:
             has = self.store.has("pose", recording, view)
             self.poses[key] = read_pose_item(self.store.item("pose", recording, view)) if has else None
         poses = self.poses[key]
-        if poses is None or poses.dimensions != 2 or poses.image_size is None or not len(poses.keypoints):
+        if poses is None or not has_raster(poses):
             return None
-        assert poses.time is not None
-        after = np.searchsorted(poses.time, time).clip(1, max(len(poses.time) - 1, 1))
-        before = np.minimum(after - 1, len(poses.time) - 1)
-        after = np.minimum(after, len(poses.time) - 1)
-        nearer_before = np.abs(poses.time[before] - time) <= np.abs(poses.time[after] - time)
-        at = np.where(nearer_before, before, after)
-        matches = np.abs(poses.time[at] - time) <= 0.5 * frame_interval(poses.time)
-        score = np.where(matches[:, None, None], poses.score[at], 0)
-        return keypoint_raster(poses.keypoints[at], score, source=poses.image_size, size=self.size)
+        return pose_raster(poses, time, size=(self.size, self.size))
 
 
 def _frames_product(store: Store, product: str | None) -> str:

@@ -23,6 +23,7 @@ from actionprep.cli.prep.options import (
     opened_study,
     workers_of,
 )
+from actionprep.cli.prep.split_check import CheckOption, check_split
 from actionprep.cli.program import HELP_NAMES, ManyValuesCommand, PlainGroup, guarded
 
 STAGES = "Stages (each builds what it needs first)"
@@ -76,6 +77,7 @@ def stage_command(command: str) -> Any:
         slurm: SlurmOption = None,
         retry: RetryOption = False,
         save: SaveOption = False,
+        check: CheckOption = False,
         skip_incomplete: SkipOption = None,
         json: JsonOption = False,
         debug: DebugOption = False,
@@ -86,6 +88,9 @@ def stage_command(command: str) -> Any:
         if views and "views" in stage.Settings.model_fields:
             given["views"] = tuple(views)
         opened = opened_study(study)
+        if check:
+            check_split(opened, given, json=json, named=study)
+            return
         overrides_of_stage = {entry.name: given}
         plan = opened.plan(
             entry.name,
@@ -106,6 +111,8 @@ def stage_command(command: str) -> Any:
     if issubclass(stage, ArrayStage):
         not_used = ("workers", "scheduler", "slurm", "retry", "recordings")
         common = [parameter for parameter in common if parameter.name not in not_used]
+    if entry.name != "split":
+        common = [parameter for parameter in common if parameter.name != "check"]
     # Annotations are strings in this file. Typer needs the types.
     hints = get_type_hints(run, include_extras=True)
     common = [parameter.replace(annotation=hints[parameter.name]) for parameter in common]

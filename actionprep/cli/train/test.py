@@ -49,6 +49,7 @@ def score(
     debug: DebugOption = False,
 ) -> None:
     """Test a run once, deterministically, and write its predictions, tables and report."""
+    from actionprep.api.run_report import write_run_report
     from actionprep.datasets.paths import below, safe_name
     from actionprep.errors import UserError
     from actionprep.training.predict import takes_videos
@@ -91,6 +92,8 @@ def score(
     if opened is not None and "store" in tested:
         _print_other(tested, Run(other_test_folder(opened_run, opened)), json=json)
         return
+    if part == "test":
+        write_run_report(opened_run)
     if json:
         output.print_json({"run": str(opened_run.folder), **tested})
         return

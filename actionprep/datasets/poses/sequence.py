@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from actionprep.datasets.poses.skeletons import Conversion, convert, skeleton
-from actionprep.errors import InputError, UserError
+from actionprep.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,22 +168,6 @@ class PoseSequence:
         _, sure, _ = convert(self.keypoints, np.where(self.filled, 0, self.score), self.skeleton, target)
         filled = (score > 0) & (sure <= 0)
         return replace(self, keypoints=points, score=score, filled=filled, skeleton=target), done
-
-    def require_image_size(self, purpose: str) -> tuple[int, int]:
-        """Return the image size.
-
-        Args:
-            purpose: What needs the size, for the message.
-
-        Raises:
-            UserError: If the size is unknown; the error states how to give it.
-        """
-        if self.image_size is None:
-            raise UserError(
-                f"The size of the source image is not known, and {purpose} needs it. The pose file does not contain it: "
-                "give it as image_size=(height, width), or scan the video first so that the catalog has it."
-            )
-        return self.image_size
 
 
 @dataclass(frozen=True, eq=False)

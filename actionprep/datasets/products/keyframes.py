@@ -17,7 +17,13 @@ KEYFRAMES = Product(
     (
         Array("index", "int64", ("keyframe",), None, "position in the video, from 0"),
         Array("time", "float64", ("keyframe",), "s", "frame times on the recording's clock"),
-        Array("score", "float32", ("keyframe",), None, "motion at the frame for the sampler motion, else 1"),
+        Array(
+            "score",
+            "float32",
+            ("keyframe",),
+            None,
+            "motion at the frame for the samplers motion and scenes, else 1; 0 for frames that short = mask adds",
+        ),
     ),
     {
         "sampler": "name of the frame sampler",

@@ -34,6 +34,8 @@ MASKS = Product(
         "num_missing": "number of frames without a mask; for mask files",
         "num_resized": "number of masks that were scaled to the frames; for mask files",
         "num_unused": "number of masks without a frame; for mask files",
+        "num_mostly_foreground": "number of frames with more than 60 % foreground; for motion, if there are any",
+        "num_uncompensated": "number of frames without an estimate of camera motion; for motion, if there are any",
     },
 )
 

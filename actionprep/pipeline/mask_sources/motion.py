@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 MOST_LOOK_AHEAD = 60
 """Largest number of frames kept before and after a frame. It limits memory at high frame rates."""
 
+_MOSTLY = 0.6
+"""Frames with a larger share of foreground are counted. Often the camera moves there."""
+
 
 class MotionMasks(MaskSource):
-    """Background subtraction with cleanup. It needs no weights, but a static camera.
+    """Background subtraction with cleanup. It needs no weights. With camera = "moving" it compensates camera motion.
 
     It works on gray images with a short side of `short_side` pixels. The mask of a frame is available after the frames
     of the next `window` seconds.
@@ -33,7 +36,7 @@ class MotionMasks(MaskSource):
         shrink = min(1.0, settings.short_side / min(source.height, source.width))
         self._size = (max(1, round(source.width * shrink)), max(1, round(source.height * shrink)))
         reach = min(max(round(settings.window * source.fps), 2), MOST_LOOK_AHEAD)
-        self._finder = MotionFinder(
+        self._finder = (MovingCameraFinder if settings.camera == "moving" else MotionFinder)(
             reach=reach,
             threshold=settings.threshold,
             background_frames=settings.background * source.fps,
@@ -41,6 +44,7 @@ class MotionMasks(MaskSource):
             grow=settings.grow,
         )
         self._waiting: deque[int] = deque()
+        self._num_mostly = 0
 
     def push(self, block: FrameBlock, live: Mapping[str, Any]) -> MaskBlock:  # noqa: D102
         ready = []
@@ -60,8 +64,15 @@ class MotionMasks(MaskSource):
         for row, mask in zip(foreground, masks, strict=True):
             # Linear interpolation with a threshold gives smooth outlines; nearest neighbor gives jagged ones.
             np.greater(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR), 127, out=row)
+            self._num_mostly += int(np.count_nonzero(mask) > _MOSTLY * mask.size)
         index = np.array([self._waiting.popleft() for _ in masks], np.int64)
         return MaskBlock(index, foreground)
+
+    def events(self) -> dict[str, int]:  # noqa: D102
+        counts = {"num_mostly_foreground": self._num_mostly}
+        if isinstance(self._finder, MovingCameraFinder):
+            counts["num_uncompensated"] = self._finder.num_uncompensated
+        return {name: count for name, count in counts.items() if count}
 
 
 class MotionFinder:
@@ -130,17 +141,38 @@ class MotionFinder:
     def _next(self) -> np.ndarray:
         """Return the mask of the image at `_now`, and advance to the next image."""
         if self._background is None:
-            self._background = np.median(np.stack(self._images), axis=0).astype(np.float32)
-        offset = self._images[self._now] - self._background
+            self._background = self._first_background()
+        offset = self._offset(self._background)
         activity = np.maximum(self._motion(), np.abs(offset))
         mask = self._clean(activity, self._threshold + 4 * self._noise())
         step = 2 * self._threshold * self._background_rate
         self._background += np.clip(offset, -step, step) + offset * self._background_rate
+        self._advance()
+        return mask
+
+    def _first_background(self) -> np.ndarray:
+        """Return the background at the first image, float32 of shape (H, W)."""
+        background: np.ndarray = np.median(np.stack(self._images), axis=0).astype(np.float32)
+        return background
+
+    def _offset(self, background: np.ndarray) -> np.ndarray:
+        """Return the difference of the current image to the background, with its sign."""
+        offset: np.ndarray = self._images[self._now] - background
+        return offset
+
+    def _difference(self, other: int) -> np.ndarray:
+        """Return the absolute difference of the current image to another one, uint8 of shape (H, W)."""
+        import cv2
+
+        difference: np.ndarray = cv2.absdiff(self._images[self._now], self._images[other])
+        return difference
+
+    def _advance(self) -> None:
+        """Make the next image the current one."""
         if self._now == self._reach:
             self._images.popleft()
         else:
             self._now += 1
-        return mask
 
     def _motion(self) -> np.ndarray:
         import cv2
@@ -152,7 +184,7 @@ class MotionFinder:
 
         def to(other: int) -> np.ndarray:
             if other not in difference:
-                difference[other] = cv2.absdiff(current, self._images[other])
+                difference[other] = self._difference(other)
             return difference[other]
 
         pairs = [(-lag, lag) for lag in self._lags]
@@ -164,10 +196,8 @@ class MotionFinder:
         return largest
 
     def _noise(self) -> float:
-        import cv2
-
         other = self._now - 1 if self._now > 0 else min(1, len(self._images) - 1)
-        difference = cv2.absdiff(self._images[self._now], self._images[other])
+        difference = self._difference(other)
         # Counting levels gives the median many times faster than sorting.
         levels = np.cumsum(np.bincount(difference.reshape(-1), minlength=256))
         return float(np.searchsorted(levels, difference.size / 2))
@@ -188,3 +218,130 @@ class MotionFinder:
         if radius > 0:
             mask = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)))
         return mask
+
+
+class MovingCameraFinder(MotionFinder):
+    """Compute motion masks while the camera moves.
+
+    A homography from each image to the next one is estimated from corners that are tracked with pyramidal Lucas–Kanade,
+    with RANSAC. Other images are warped to the current image before they are compared. The background is the median of
+    the warped images, so objects that stop for longer than the window become background. A pixel is compared with the
+    range of its 3 x 3 neighbors, as the alignment is not exact. Pixels outside of a warped image do not count. If no
+    homography is found, images before are not compared with images after.
+
+    The model is exact for a camera that only rotates, and for flat scenes. Otherwise near objects that stand still are
+    foreground if the camera moves sideways.
+
+    Attributes:
+        num_uncompensated: Number of images without a homography from the one before.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._steps: deque[np.ndarray | None] = deque()
+        self._last: np.ndarray | None = None
+        self._cache: dict[int, tuple[np.ndarray, np.ndarray] | None] = {}
+        self.num_uncompensated = 0
+
+    def push(self, image: np.ndarray) -> list[np.ndarray]:  # noqa: D102
+        step = np.eye(3) if self._last is None else homography(self._last, image)
+        self.num_uncompensated += step is None
+        self._steps.append(step)
+        self._last = image
+        return super().push(image)
+
+    def _first_background(self) -> np.ndarray:
+        """Return the median of the warped images at all lags, float32 of shape (H, W)."""
+        lags = [0, *self._lags, *(-lag for lag in self._lags)]
+        images = []
+        for other in (self._now + lag for lag in lags):
+            warped = self._warped(other) if 0 <= other < len(self._images) else None
+            if warped is not None:
+                images.append(np.where(warped[1], warped[0].astype(np.float32), np.nan))
+        # The current image is among them, so that no pixel is without a value.
+        background: np.ndarray = np.nanmedian(np.stack(images), axis=0).astype(np.float32)
+        return background
+
+    def _offset(self, background: np.ndarray) -> np.ndarray:
+        low, high = _range_of(background)
+        image = self._images[self._now].astype(np.float32)
+        offset: np.ndarray = np.maximum(image - high, 0) + np.minimum(image - low, 0)
+        return offset
+
+    def _difference(self, other: int) -> np.ndarray:
+        current = self._images[self._now]
+        warped = self._warped(other)
+        if warped is None:
+            return np.zeros_like(current)
+        low, high = _range_of(warped[0])
+        outside = np.maximum(current.astype(np.int16) - high, low.astype(np.int16) - current)
+        difference: np.ndarray = np.where(warped[1], outside.clip(0), 0).astype(np.uint8)
+        return difference
+
+    def _advance(self) -> None:
+        # A background that is warped from image to image would blur, so each image has its own.
+        self._background = None
+        self._cache.clear()
+        if self._now == self._reach:
+            self._steps.popleft()
+        super()._advance()
+
+    def _warped(self, other: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return another image warped to the current one, and which of its pixels are valid; None without a homography."""
+        if other not in self._cache:
+            self._cache[other] = self._warp(other)
+        return self._cache[other]
+
+    def _warp(self, other: int) -> tuple[np.ndarray, np.ndarray] | None:
+        import cv2
+
+        image = self._images[other]
+        first, last = min(other, self._now), max(other, self._now)
+        chain: np.ndarray = np.eye(3)
+        for position in range(first + 1, last + 1):
+            step = self._steps[position]
+            if step is None:
+                return None
+            chain = step @ chain
+        if other > self._now:
+            chain = np.linalg.inv(chain)
+        size = image.shape[::-1]
+        valid = cv2.warpPerspective(np.full(image.shape, 255, np.uint8), chain, size) == 255
+        return cv2.warpPerspective(image, chain, size), valid
+
+
+def homography(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
+    """Estimate the global motion between two gray images.
+
+    Args:
+        first: Image, uint8 of shape (H, W).
+        second: The next image, same shape.
+
+    Returns:
+        Homography (3, 3) from pixels of the first image to those of the second; None if fewer than 12 corners, or fewer
+        than half of them, follow one homography.
+    """
+    import cv2
+
+    corners = cv2.goodFeaturesToTrack(first, maxCorners=300, qualityLevel=0.01, minDistance=5)
+    if corners is None or len(corners) < _FEWEST_CORNERS:
+        return None
+    tracked, status, _ = cv2.calcOpticalFlowPyrLK(first, second, corners, np.empty_like(corners))
+    good = status.reshape(-1) == 1
+    if good.sum() < _FEWEST_CORNERS:
+        return None
+    matrix, inliers = cv2.findHomography(corners[good], tracked[good], cv2.RANSAC, 0.75)
+    if matrix is None or inliers.sum() < max(_FEWEST_CORNERS, 0.5 * len(corners)):
+        return None
+    return np.asarray(matrix, np.float64)
+
+
+_FEWEST_CORNERS = 12
+
+
+def _range_of(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and the largest value of the 3 x 3 neighbors of each pixel."""
+    import cv2
+
+    kernel = np.ones((3, 3), np.uint8)
+    return cv2.erode(image, kernel), cv2.dilate(image, kernel)

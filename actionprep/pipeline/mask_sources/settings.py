@@ -15,7 +15,8 @@ class MasksSettings(StageSettings):
 
     source: str = option(
         "motion",
-        "Where masks come from: motion (for a static camera), files (as DEVA and SAM 2 write them).",
+        "Where masks come from: motion (no weights), files (as DEVA and SAM 2 write them), person (MediaPipe's package), "
+        "pose (hull of the joints).",
     )
     files: str = option(
         "",
@@ -50,6 +51,18 @@ class MasksSettings(StageSettings):
     short_side: int = option(
         160, "For source motion: frames are shrunk to this short side before they are compared.", ge=16
     )
+
+    camera: Literal["static", "moving"] = option(
+        "static", "For source motion: moving compensates the motion of the camera between frames."
+    )
+    person_score: float = option(
+        0.5, "For source person: lowest probability of a person in a foreground pixel.", gt=0, le=1
+    )
+    environment: str = option(
+        "", "For source person: folder of MediaPipe's environment. Empty: the user's cache.", names="code"
+    )
+    joint_score: float = option(0.3, "For source pose: lowest score of a joint of the hull.", ge=0, le=1)
+    margin: float = option(0.03, "For source pose: the hull is grown by this share of the short side.", ge=0, lt=0.5)
 
     @field_validator("source")
     @classmethod

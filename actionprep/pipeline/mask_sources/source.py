@@ -90,6 +90,8 @@ MASK_SOURCES: Registry[type[MaskSource]] = Registry(
     (
         Entry("files", "actionprep.pipeline.mask_sources.files:FileMasks"),
         Entry("motion", "actionprep.pipeline.mask_sources.motion:MotionMasks"),
+        Entry("person", "actionprep.pipeline.mask_sources.person:PersonMasks"),
+        Entry("pose", "actionprep.pipeline.mask_sources.pose:PoseMasks"),
     ),
     plural="Sources",
     subclass_of="actionprep.pipeline.mask_sources.source:MaskSource",

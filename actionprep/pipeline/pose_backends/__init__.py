@@ -85,6 +85,16 @@ POSE_BACKENDS: Registry[Callable[..., PoseEstimator]] = Registry(
             f"{__name__}.mediapipe:MediaPipe",
             "33 landmarks of one person; model inside its package, in a separate environment",
         ),
+        Entry(
+            "mediapipe-hands",
+            f"{__name__}.mediapipe:MediaPipeHands",
+            "21 landmarks of each hand of one person, or of each box; in the environment of mediapipe",
+        ),
+        Entry(
+            "mediapipe-holistic",
+            f"{__name__}.mediapipe:MediaPipeHolistic",
+            "body, face (68) and hands of one person, or of each box; in the environment of mediapipe",
+        ),
         Entry("mmpose", f"{__name__}.mmpose:MMPose", "HRNet, or any MMPose config and checkpoint, on person boxes"),
         Entry("vitpose", f"{__name__}.vitpose:ViTPose", "ViTPose on person boxes of RT-DETR, through transformers"),
     ),

@@ -1,128 +1,62 @@
-"""Estimate poses with MediaPipe Pose (BlazePose): 33 landmarks of one person per frame, or per box.
+"""Estimate poses with MediaPipe: the body (BlazePose), two hands, or body, face and hands together.
 
-The package contains the full model, so no weights are downloaded. Its pinned dependencies conflict with those of
-actionprep. So it runs in a worker process in a separate virtual environment, which `install_mediapipe` creates.
+The package contains the models, so no weights are downloaded. It runs in a worker process, see
+`actionprep.pipeline.pose_backends.mediapipe_environment`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import select
-import shutil
-import struct
-import subprocess
-import sys
-import tempfile
-import weakref
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from actionprep.datasets.poses.pixels import first_pixel_center, normalized_to_pixel_centers
 from actionprep.datasets.poses.sequence import joint_boxes
-from actionprep.errors import InputError, SetupError, UserError
+from actionprep.errors import UserError
 from actionprep.pipeline.pose_backends import FramePoses, Frames, check_frames
 from actionprep.pipeline.pose_backends.install_step import run_step
+from actionprep.pipeline.pose_backends.mediapipe_environment import (
+    ALONE,
+    FOLLOW,
+    INSTALL,
+    VERSION,
+    Worker,
+    environment_folder,
+    installed_models,
+    is_installed,
+    python_of,
+    supported_python,
+)
 
-VERSION = "0.10.21"
-INSTALL = "actionprep doctor --install mediapipe"
-# Python versions with wheels of this version.
-_PYTHONS = ("3.12", "3.11", "3.10", "3.9")
-_WORKER = Path(__file__).with_name("mediapipe_worker.py")
-_ANSWER = struct.calcsize("<I") + 33 * 5 * 4
+__all__ = [
+    "INSTALL",
+    "MediaPipe",
+    "MediaPipeHands",
+    "MediaPipeHolistic",
+    "environment_folder",
+    "install_mediapipe",
+    "installed_identity",
+    "is_installed",
+]
 
-
-def environment_folder(folder: str | Path | None = None) -> Path:
-    """Return the folder of MediaPipe's environment: `folder`, else $ACTIONPREP_MEDIAPIPE, else the user's cache."""
-    if folder is not None:
-        return Path(folder).expanduser()
-    if os.environ.get("ACTIONPREP_MEDIAPIPE"):
-        return Path(os.environ["ACTIONPREP_MEDIAPIPE"]).expanduser()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "actionprep" / f"mediapipe-{VERSION}"
-
-
-def is_installed(folder: str | Path | None = None) -> bool:
-    """Return whether an environment with MediaPipe's models exists. No process is started."""
-    environment = environment_folder(folder)
-    packages = _packages_of(environment)
-    return (
-        _python_of(environment).exists()
-        and packages is not None
-        and all(file.is_file() for file in _models(packages, 1))
-    )
-
-
-def installed_identity(
-    folder: str | Path | None = None,
-    *,
-    complexity: int = 1,
-    detection: float = 0.5,
-    tracking: float = 0.5,
-    smooth: bool = True,
-) -> dict[str, str]:
-    """Return the identity of `MediaPipe` with these options from its files, without starting a worker.
-
-    Args:
-        folder: Folder of the environment, see `environment_folder`.
-        complexity: As in `MediaPipe`.
-        detection: As in `MediaPipe`.
-        tracking: As in `MediaPipe`.
-        smooth: As in `MediaPipe`.
-
-    Returns:
-        The same as `MediaPipe.identity`.
-
-    Raises:
-        SetupError: If the environment or the model is missing.
-    """
-    environment = environment_folder(folder)
-    packages = _packages_of(environment)
-    if packages is None or not _python_of(environment).exists():
-        raise _not_installed(environment)
-    files = _models(packages, complexity)
-    versions = [path.name.removesuffix(".dist-info").split("-")[1] for path in packages.glob("mediapipe-*.dist-info")]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing or not versions:
-        raise _missing_files(versions[0] if versions else VERSION, missing or ["its package"], complexity, environment)
-    options = {"complexity": complexity, "detection": detection, "tracking": tracking, "smooth": smooth}
-    weights = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    return _identity(versions[0], weights, options)
-
-
-def install_mediapipe(folder: str | Path | None = None, *, echo: bool = True) -> Path:
-    """Create a virtual environment with MediaPipe (about 1 GB), and test it.
-
-    Args:
-        folder: Folder of the environment, see `environment_folder`.
-        echo: Print the commands.
-
-    Returns:
-        The folder.
-
-    Raises:
-        SetupError: If a step fails; the error has the last lines of its output.
-    """
-    environment = environment_folder(folder)
-    python = _supported_python()
-    _run([python, "-m", "venv", "--clear", str(environment)], echo)
-    _run(
-        [str(_python_of(environment)), "-m", "pip", "install", "--disable-pip-version-check", f"mediapipe=={VERSION}"],
-        echo,
-    )
-    with MediaPipe(environment=environment) as estimator:
-        estimator.estimate(np.zeros((1, 64, 64, 3), np.uint8))
-    return environment
+# Points of MediaPipe's face mesh at the 68 face landmarks of iBUG 300-W, in their order: jaw, eyebrows, nose, eyes, lips.
+_FACE_68 = np.array(
+    [
+        *(162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389),
+        *(71, 63, 105, 66, 107, 336, 296, 334, 293, 301),
+        *(168, 197, 5, 4, 75, 97, 2, 326, 305),
+        *(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),
+        *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181),
+        *(78, 82, 13, 312, 308, 317, 14, 87),
+    ]
+)
 
 
 class MediaPipe:
-    """MediaPipe Pose in a worker process, which runs until `close`.
+    """MediaPipe Pose in a worker process, which runs until `close`: 33 landmarks of one person per frame, or per box.
 
     Args:
         environment: Folder of the virtual environment, see `environment_folder`.
@@ -139,6 +73,8 @@ class MediaPipe:
 
     name = "mediapipe"
     skeleton = "mediapipe33"
+    solution = "pose"
+    num_landmarks = 33
 
     def __init__(
         self,
@@ -155,9 +91,7 @@ class MediaPipe:
         self._options = {"complexity": complexity, "detection": detection, "tracking": tracking, "smooth": smooth}
         self._timeout = timeout
         self._environment = environment_folder(environment)
-        if not _python_of(self._environment).exists():
-            raise _not_installed(self._environment)
-        self._worker = _Worker(self._environment, self._options)
+        self._worker = self._start()
         self._about = self._worker.about
 
     def __enter__(self) -> MediaPipe:
@@ -170,7 +104,7 @@ class MediaPipe:
         """Estimate one person per frame, followed over frames; with boxes, one person per box, each box by itself."""
         people = check_frames(frames, boxes)
         if self._worker.ended:
-            self._worker = _Worker(self._environment, self._options)
+            self._worker = self._start()
         if people is None:
             return [self._followed(frame, index) for index, frame in enumerate(frames)]
         return [
@@ -179,27 +113,35 @@ class MediaPipe:
 
     def reset(self) -> None:
         """Discard the followed person."""
-        if not self._worker.ended:
-            self._worker.send(struct.pack("<3I", 0, 0, 2), b"")
+        self._worker.reset()
 
     def identity(self) -> dict[str, str]:
         """Return the version, the hashes of the weights, and the settings."""
-        return _identity(str(self._about["version"]), self._about["weights"], self._options)
+        return _identity(self.name, str(self._about["version"]), self._about["weights"], self._options)
 
     def close(self) -> None:
         """Stop the worker."""
         self._worker.end()
 
+    @classmethod
+    def joints(cls, landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the rows of the layout's joints from the landmarks of the model, shape (K, 5)."""
+        return landmarks
+
+    def _start(self) -> Worker:
+        return Worker(self._environment, {"solution": self.solution, **self._options}, self._timeout)
+
     def _followed(self, frame: NDArray[np.uint8], index: int) -> FramePoses:
-        landmarks = self._ask(frame, 0, index)
+        landmarks = self._ask(frame, FOLLOW, index)
         if landmarks is None:
-            return FramePoses.nobody(33)
+            return FramePoses.nobody(len(self.joints(np.zeros((self.num_landmarks, 5), np.float32))))
         keypoints = _pixels(landmarks, frame.shape[0], frame.shape[1], 0, 0)
         around = joint_boxes(keypoints[:, :2], keypoints[:, 2])
-        return FramePoses(keypoints[None], np.append(around, keypoints[:, 2].mean())[None].astype(np.float32))
+        return FramePoses(keypoints[None], np.append(around, _score(keypoints))[None].astype(np.float32))
 
     def _in_boxes(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32], index: int) -> FramePoses:
-        keypoints = np.zeros((len(boxes), 33, 3), np.float32)
+        num_joints = len(self.joints(np.zeros((self.num_landmarks, 5), np.float32)))
+        keypoints = np.zeros((len(boxes), num_joints, 3), np.float32)
         height, width = frame.shape[:2]
         for person, (left, top, right, bottom) in enumerate(boxes[:, :4]):
             # The model detects heads and hips; a margin around a tight box helps.
@@ -208,126 +150,112 @@ class MediaPipe:
             x1, y1 = min(int(right + grow) + 1, width), min(int(bottom + grow) + 1, height)
             if x1 - x0 < 8 or y1 - y0 < 8:
                 continue
-            landmarks = self._ask(np.ascontiguousarray(frame[y0:y1, x0:x1]), 1, index)
+            landmarks = self._ask(np.ascontiguousarray(frame[y0:y1, x0:x1]), ALONE, index)
             if landmarks is not None:
                 keypoints[person] = _pixels(landmarks, y1 - y0, x1 - x0, x0, y0)
-        score = keypoints[..., 2].mean(-1)
-        return FramePoses(keypoints, np.concatenate([boxes[:, :4], score[:, None]], 1))
+        score = np.array([_score(person) for person in keypoints], np.float32).reshape(-1, 1)
+        return FramePoses(keypoints, np.concatenate([boxes[:, :4], score], 1))
 
     def _ask(self, image: NDArray[np.uint8], mode: int, index: int) -> NDArray[np.float32] | None:
-        height, width = image.shape[:2]
-        try:
-            self._worker.send(struct.pack("<3I", height, width, mode), np.ascontiguousarray(image).data)
-            answer = self._worker.receive(_ANSWER, self._timeout)
-        except TimeoutError:
-            self._worker.end(kill=True)
-            raise InputError(
-                f"MediaPipe did not answer for {self._timeout:g} s at frame {index} of the block.",
-                frame=index,
-                backend="mediapipe",
-            ) from None
-        except (BrokenPipeError, EOFError):
-            output, code = self._worker.last_output(), self._worker.end()
-            raise InputError(
-                f"MediaPipe's worker stopped with exit code {code} at frame {index} of the block. Last output: {output}",
-                frame=index,
-                backend="mediapipe",
-            ) from None
-        if not struct.unpack_from("<I", answer)[0]:
+        answer = self._worker.ask(image, mode, index)
+        if not answer:
             return None
-        return np.frombuffer(answer, np.float32, offset=4).reshape(33, 5)
+        return self.joints(np.frombuffer(answer, np.float32).reshape(self.num_landmarks, 5))
 
 
-class _Worker:
-    """The worker process in MediaPipe's environment, its pipes and its log."""
+class MediaPipeHands(MediaPipe):
+    """MediaPipe Hands: 21 landmarks of the left hand and 21 of the right hand of one person per frame, or per box.
 
-    def __init__(self, environment: Path, options: dict[str, Any]) -> None:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
-        # Isolated mode (-I) excludes the folder of this package, which also has a mediapipe.py, and the user's paths.
-        command = [str(_python_of(environment)), "-I", str(_WORKER), json.dumps(options)]
-        variables = {**os.environ, "GLOG_minloglevel": "2", "TF_CPP_MIN_LOG_LEVEL": "2"}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=variables
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._frames, self._answers = self._process.stdin, self._process.stdout
-        self.ended = False
-        self._finalizer = weakref.finalize(self, _Worker._close, self._process, self._log)
-        first = self._answers.readline()
-        try:
-            self.about: dict[str, Any] = json.loads(first)
-        except json.JSONDecodeError:
-            output = self.last_output()
-            self.end()
-            raise SetupError(
-                f"MediaPipe's environment at {environment} does not work: {output}\nInstall it again: {INSTALL}"
-            ) from None
-        missing = [name for name, digest in self.about["weights"].items() if digest is None]
-        if missing:
-            self.end()
-            raise _missing_files(str(self.about["version"]), missing, options["complexity"], environment)
+    The score of a landmark is the confidence of its hand. A hand that is not detected has the score 0. The arguments are
+    those of `MediaPipe`; only `complexity` 1 is in the package, and landmarks are not smoothed.
+    """
 
-    def send(self, header: bytes, pixels: Any) -> None:
-        self._frames.write(header)
-        self._frames.write(pixels)
-        self._frames.flush()
-
-    def receive(self, size: int, timeout: float) -> bytes:
-        answer = b""
-        while len(answer) < size:
-            if not select.select([self._answers], [], [], timeout)[0]:
-                raise TimeoutError
-            part = os.read(self._answers.fileno(), size - len(answer))
-            if not part:
-                raise EOFError
-            answer += part
-        return answer
-
-    def last_output(self, lines: int = 3) -> str:
-        self._log.seek(0)
-        return " / ".join(self._log.read().decode("utf-8", "replace").strip().splitlines()[-lines:]) or "(none)"
-
-    def end(self, *, kill: bool = False) -> int:
-        """Stop the process if it still runs, and return its exit code."""
-        self.ended = True
-        if kill:
-            self._process.kill()
-        self._finalizer()
-        return int(self._process.returncode)
-
-    @staticmethod
-    def _close(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
-        for pipe in (process.stdin, process.stdout):
-            # Closing flushes buffered data, which fails if the process has ended.
-            with suppress(BrokenPipeError):
-                if pipe is not None:
-                    pipe.close()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        log.close()
+    name = "mediapipe-hands"
+    skeleton = "mediapipe_hands42"
+    solution = "hands"
+    num_landmarks = 42
 
 
-def _packages_of(environment: Path) -> Path | None:
-    """Return the folder of packages of an environment; None if it does not exist."""
-    return next(iter([*environment.glob("lib/python*/site-packages"), *environment.glob("Lib/site-packages")]), None)
+class MediaPipeHolistic(MediaPipe):
+    """MediaPipe Holistic: the 33 landmarks of the body, 68 of the face and 21 of each hand of one person.
+
+    The face is reduced from 468 points to the 68 of iBUG 300-W, which COCO-WholeBody uses too. A face or a hand that is
+    not detected has the score 0; detected ones have the score 1, as the models give no confidence. The arguments are
+    those of `MediaPipe`.
+    """
+
+    name = "mediapipe-holistic"
+    skeleton = "mediapipe_holistic143"
+    solution = "holistic"
+    num_landmarks = 33 + 468 + 42
+
+    @classmethod
+    def joints(cls, landmarks: NDArray[np.float32]) -> NDArray[np.float32]:  # noqa: D102
+        body, face, hands = np.split(landmarks, [33, 33 + 468])
+        return np.concatenate([body, face[_FACE_68], hands])
 
 
-def _models(packages: Path, complexity: int) -> list[Path]:
-    modules = packages / "mediapipe" / "modules"
-    name = ("lite", "full", "heavy")[complexity]
-    return [
-        modules / "pose_detection" / "pose_detection.tflite",
-        modules / "pose_landmark" / f"pose_landmark_{name}.tflite",
-    ]
+_BACKENDS = {kind.name: kind for kind in (MediaPipe, MediaPipeHands, MediaPipeHolistic)}
 
 
-def _identity(version: str, weights: dict[str, Any], options: dict[str, Any]) -> dict[str, str]:
+def installed_identity(
+    folder: str | Path | None = None,
+    *,
+    backend: str = "mediapipe",
+    complexity: int = 1,
+    detection: float = 0.5,
+    tracking: float = 0.5,
+    smooth: bool = True,
+) -> dict[str, str]:
+    """Return the identity of `MediaPipe` with these options from its files, without starting a worker.
+
+    Args:
+        folder: Folder of the environment, see `environment_folder`.
+        backend: Name of the backend: mediapipe, mediapipe-hands or mediapipe-holistic.
+        complexity: As in `MediaPipe`.
+        detection: As in `MediaPipe`.
+        tracking: As in `MediaPipe`.
+        smooth: As in `MediaPipe`.
+
+    Returns:
+        The same as `MediaPipe.identity`.
+
+    Raises:
+        SetupError: If the environment or the model is missing.
+    """
+    version, weights = installed_models(folder, _BACKENDS[backend].solution, complexity)
+    options = {"complexity": complexity, "detection": detection, "tracking": tracking, "smooth": smooth}
+    return _identity(backend, version, weights, options)
+
+
+def install_mediapipe(folder: str | Path | None = None, *, echo: bool = True) -> Path:
+    """Create a virtual environment with MediaPipe (about 1 GB), and test it.
+
+    Args:
+        folder: Folder of the environment, see `environment_folder`.
+        echo: Print the commands.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SetupError: If a step fails; the error has the last lines of its output.
+    """
+    environment = environment_folder(folder)
+    python = supported_python()
+    _run([python, "-m", "venv", "--clear", str(environment)], echo)
+    _run(
+        [str(python_of(environment)), "-m", "pip", "install", "--disable-pip-version-check", f"mediapipe=={VERSION}"],
+        echo,
+    )
+    with MediaPipe(environment=environment) as estimator:
+        estimator.estimate(np.zeros((1, 64, 64, 3), np.uint8))
+    return environment
+
+
+def _identity(backend: str, version: str, weights: dict[str, Any], options: dict[str, Any]) -> dict[str, str]:
     return {
-        "backend": "mediapipe",
+        "backend": backend,
         "version": version,
         # Older items have joints half a pixel to the right and below; this entry causes a rebuild.
         "first pixel center": str(first_pixel_center("mediapipe")),
@@ -336,45 +264,22 @@ def _identity(version: str, weights: dict[str, Any], options: dict[str, Any]) ->
     }
 
 
-def _not_installed(folder: Path) -> SetupError:
-    return SetupError(
-        "MediaPipe is not installed. It needs a separate environment, because its dependencies conflict with this one.\n"
-        f"  looked in    {_python_of(folder)}\n"
-        f"  to fix       {INSTALL}\n"
-        "  alternative  import existing poses (actionprep import)"
-    )
-
-
-def _missing_files(version: str, missing: list[str], complexity: int, folder: Path) -> SetupError:
-    return SetupError(
-        f"MediaPipe {version} does not contain {missing[0]}, which complexity {complexity} "
-        f"requires. Put the file into the folder mediapipe/modules/pose_landmark in {folder}, or use complexity 1."
-    )
-
-
 def _pixels(landmarks: NDArray[np.float32], height: int, width: int, left: int, top: int) -> NDArray[np.float32]:
-    """Convert landmarks (33, 5) of a crop to x, y in pixels of the frame, with the visibility as score."""
+    """Convert landmarks (K, 5) of a crop to x, y in pixels of the frame, with the visibility as score.
+
+    Rows of zeros are landmarks of a part that was not detected. They stay zeros.
+    """
     xy = normalized_to_pixel_centers(landmarks[:, :2], height=height, width=width, name="mediapipe")
     xy = xy + np.array([left, top], np.float32)
-    return np.concatenate([xy, landmarks[:, 3:4].clip(1e-4, 1)], 1).astype(np.float32)
+    keypoints = np.concatenate([xy, landmarks[:, 3:4].clip(1e-4, 1)], 1).astype(np.float32)
+    keypoints[~landmarks.any(-1)] = 0
+    return keypoints
 
 
-def _python_of(folder: Path) -> Path:
-    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-
-def _supported_python() -> str:
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if own in _PYTHONS:
-        return sys.executable
-    for version in _PYTHONS:
-        path = shutil.which(f"python{version}")
-        if path:
-            return path
-    raise SetupError(
-        f"MediaPipe {VERSION} supports Python {', '.join(reversed(_PYTHONS))}. This is Python {own}, and none of these "
-        "is on the path. Install one of them and run the command again."
-    )
+def _score(keypoints: NDArray[np.float32]) -> float:
+    """Return the mean score of the landmarks that were detected; 0 if there are none."""
+    seen = keypoints[keypoints[:, 2] > 0, 2]
+    return float(seen.mean()) if len(seen) else 0.0
 
 
 def _run(command: list[str], echo: bool) -> None:

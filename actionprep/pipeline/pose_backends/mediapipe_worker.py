@@ -1,4 +1,4 @@
-"""Estimate poses in MediaPipe's environment: read frames from standard input, write landmarks to standard output.
+"""Run a model in MediaPipe's environment: read frames from standard input, write results to standard output.
 
 The package does not import this file. All numbers are little endian. The first line of the output is JSON about the
 model. Then there is one request and one reply per frame:
@@ -6,8 +6,9 @@ model. Then there is one request and one reply per frame:
 - Request: height, width and mode as three uint32, then height * width * 3 bytes of RGB. Mode 0 follows people over
   frames. Mode 1 treats the image as independent. Mode 2 discards the state of earlier frames; no bytes follow, and
   there is no reply.
-- Reply: one uint32, 1 if a person was detected, then 33 x 5 float32: x and y as fractions of the image, z, visibility
-  and presence.
+- Reply: the number of bytes of the result as uint32, then the result. For landmarks, K x 5 float32: x and y as
+  fractions of the image, z, visibility and presence; no bytes if nothing was detected. For masks, height * width bytes:
+  the probability of a person, 255 is certain.
 """
 
 import hashlib
@@ -29,11 +30,7 @@ def main() -> None:
     import numpy as np
 
     modules = Path(mediapipe.__file__).parent / "modules"
-    names = {0: "pose_landmark_lite", 1: "pose_landmark_full", 2: "pose_landmark_heavy"}
-    files = [
-        modules / "pose_detection" / "pose_detection.tflite",
-        modules / "pose_landmark" / f"{names[options['complexity']]}.tflite",
-    ]
+    files = [modules / file for file in options["models"]]
     about = {
         "version": mediapipe.__version__,
         "weights": {
@@ -44,17 +41,8 @@ def main() -> None:
     answers.flush()
     if None in about["weights"].values():
         return
-
-    def solution(alone: bool) -> Any:
-        return mediapipe.solutions.pose.Pose(
-            static_image_mode=alone,
-            model_complexity=options["complexity"],
-            smooth_landmarks=options["smooth"],
-            min_detection_confidence=options["detection"],
-            min_tracking_confidence=options["tracking"],
-        )
-
-    poses: dict[int, Any] = {}
+    solution = _SOLUTIONS[options["solution"]]
+    solutions: dict[int, Any] = {}
     frames = sys.stdin.buffer
     while True:
         header = frames.read(12)
@@ -62,19 +50,114 @@ def main() -> None:
             return
         height, width, mode = struct.unpack("<3I", header)
         if mode == 2:
-            following = poses.pop(0, None)
+            following = solutions.pop(0, None)
             if following is not None:
                 following.close()
             continue
         pixels = np.frombuffer(frames.read(height * width * 3), np.uint8).reshape(height, width, 3)
-        if mode not in poses:
-            poses[mode] = solution(mode == 1)
-        landmarks = poses[mode].process(pixels).pose_landmarks
-        values = np.zeros((33, 5), np.float32)
-        if landmarks is not None:
-            values[:] = [(p.x, p.y, p.z, p.visibility, p.presence) for p in landmarks.landmark]
-        answers.write(struct.pack("<I", landmarks is not None) + values.tobytes())
+        if mode not in solutions:
+            solutions[mode] = solution(mediapipe.solutions, options, mode == 1)
+        result = _RESULTS[options["solution"]](solutions[mode].process(pixels))
+        answers.write(struct.pack("<I", len(result)) + result)
         answers.flush()
+
+
+def _pose(solutions: Any, options: dict[str, Any], alone: bool) -> Any:
+    return solutions.pose.Pose(
+        static_image_mode=alone,
+        model_complexity=options["complexity"],
+        smooth_landmarks=options["smooth"],
+        min_detection_confidence=options["detection"],
+        min_tracking_confidence=options["tracking"],
+    )
+
+
+def _hands(solutions: Any, options: dict[str, Any], alone: bool) -> Any:
+    return solutions.hands.Hands(
+        static_image_mode=alone,
+        max_num_hands=2,
+        model_complexity=1,
+        min_detection_confidence=options["detection"],
+        min_tracking_confidence=options["tracking"],
+    )
+
+
+def _holistic(solutions: Any, options: dict[str, Any], alone: bool) -> Any:
+    return solutions.holistic.Holistic(
+        static_image_mode=alone,
+        model_complexity=options["complexity"],
+        smooth_landmarks=options["smooth"],
+        min_detection_confidence=options["detection"],
+        min_tracking_confidence=options["tracking"],
+    )
+
+
+def _person(solutions: Any, options: dict[str, Any], alone: bool) -> Any:
+    # Model 0 takes 256 x 256 pixels, the other 144 x 256.
+    return solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
+
+
+def _rows(landmarks: Any, confidence: float | None = None) -> list[tuple[float, ...]]:
+    """Return landmarks as rows. Models without visibility have the confidence instead."""
+    return [
+        (p.x, p.y, p.z, p.visibility, p.presence) if confidence is None else (p.x, p.y, p.z, confidence, confidence)
+        for p in landmarks.landmark
+    ]
+
+
+def _missing(count: int) -> list[tuple[float, ...]]:
+    return [(0.0,) * 5] * count
+
+
+def _bytes(rows: list[tuple[float, ...]]) -> bytes:
+    import numpy as np
+
+    return np.array(rows, np.float32).tobytes()
+
+
+def _pose_result(result: Any) -> bytes:
+    return b"" if result.pose_landmarks is None else _bytes(_rows(result.pose_landmarks))
+
+
+def _hands_result(result: Any) -> bytes:
+    """Return the left hand and the right hand. Of two hands with the same label, the less certain is the other hand."""
+    pairs = zip(result.multi_hand_landmarks or (), result.multi_handedness or ())  # noqa: B905 (Python 3.9)
+    hands: dict[str, list[tuple[float, ...]]] = {}
+    for landmarks, labels in sorted(pairs, key=lambda pair: -pair[1].classification[0].score):
+        label = labels.classification[0]
+        # The model takes its input for a mirrored image, so its label is the other hand.
+        side = {"Left": "right", "Right": "left"}[label.label]
+        if side in hands:
+            side = {"left": "right", "right": "left"}[side]
+        hands.setdefault(side, _rows(landmarks, label.score))
+    if not hands:
+        return b""
+    return _bytes(hands.get("left", _missing(21)) + hands.get("right", _missing(21)))
+
+
+def _holistic_result(result: Any) -> bytes:
+    """Return the 33 landmarks of the body, 468 of the face, 21 of the left hand and 21 of the right hand."""
+    body, face, left, right = (
+        getattr(result, f"{part}_landmarks") for part in ("pose", "face", "left_hand", "right_hand")
+    )
+    if body is None and face is None and left is None and right is None:
+        return b""
+    rows = _missing(33) if body is None else _rows(body)
+    for part, count in ((face, 468), (left, 21), (right, 21)):
+        # These models give no confidence: they have landmarks, or none.
+        rows += _missing(count) if part is None else _rows(part, 1.0)[:count]
+    return _bytes(rows)
+
+
+def _person_result(result: Any) -> bytes:
+    import numpy as np
+
+    probability = np.rint(np.clip(result.segmentation_mask, 0, 1) * 255).astype(np.uint8)
+    return bytes(probability.tobytes())
+
+
+_SOLUTIONS = {"pose": _pose, "hands": _hands, "holistic": _holistic, "person": _person}
+_RESULTS = {"pose": _pose_result, "hands": _hands_result, "holistic": _holistic_result, "person": _person_result}
 
 
 if __name__ == "__main__":

@@ -14,29 +14,37 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actionprep.datasets.study_colors import colors_near
 from actionprep.errors import name_list
 from actionprep.json_values import counted
 from actionprep.training.evaluation.metrics import metric_name
 from actionprep.training.evaluation.report_charts import COLORS, line_chart, percent, reliability_chart, svg
+from actionprep.training.evaluation.report_recordings import Thumbnails, css, timelines_section, wrong_clips_section
 from actionprep.training.run import FUSION, Run, early_best_warning, placed, validation_sentence, write_text
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from matplotlib.figure import Figure
 
-
-def write_report(run: Run) -> None:
-    """Write report.html into the folder of a run."""
-    write_text(run.report, report_html(run))
+    from actionprep.datasets.label_colors import Color
 
 
-def report_html(run: Run) -> str:
+def write_report(run: Run, thumbnails: Thumbnails | None = None) -> None:
+    """Write report.html into the folder of a run; see `report_html`."""
+    write_text(run.report, report_html(run, thumbnails))
+
+
+def report_html(run: Run, thumbnails: Thumbnails | None = None) -> str:
     """Render the report page of a run or fusion.
 
-    It shows metrics, curves, the confusion matrix, tables by class, subject and view, the split and the settings. Before a
-    test, only the training is shown.
+    It shows metrics, curves, the confusion matrix, tables by class, subject and view, true over predicted labels of
+    per-frame models, wrong clips, the split and the settings. Before a test, only the training is shown.
+
+    Args:
+        run: Run or fusion.
+        thumbnails: Gives images of the wrong clips.
     """
-    page = _fusion_page(run) if (run.folder / FUSION).is_file() else _run_page(run)
+    page = _fusion_page(run, thumbnails) if (run.folder / FUSION).is_file() else _run_page(run, thumbnails)
     return _template().render(folder=run.folder.name, **page)
 
 
@@ -50,7 +58,7 @@ def _template() -> Template:
     return environment.from_string(source)
 
 
-def _run_page(run: Run) -> dict[str, Any]:
+def _run_page(run: Run, thumbnails: Thumbnails | None) -> dict[str, Any]:
     facts, tested, recipe = run.facts, run.tested, run.recipe
     versions = " · ".join(f"{name} {version}" for name, version in facts["versions"].items())
     data = (
@@ -64,14 +72,14 @@ def _run_page(run: Run) -> dict[str, Any]:
         + _training_cards(facts),
         "members": None,
         "curves": _curves(run),
-        **_test_sections(run, run.labels, tested),
+        **_test_sections(run, run.labels, tested, thumbnails),
         "split": _split(facts),
         "settings": recipe.to_toml(comments=False),
         "origin": {"data": data, "versions": f"{versions} · started {facts['started']}"},
     }
 
 
-def _fusion_page(run: Run) -> dict[str, Any]:
+def _fusion_page(run: Run, thumbnails: Thumbnails | None) -> dict[str, Any]:
     fusion = json.loads((run.folder / FUSION).read_text(encoding="utf-8"))
     runs = [Run(placed(run.folder, path)) for path in fusion["runs"]]
     tested = run.tested
@@ -92,7 +100,7 @@ def _fusion_page(run: Run) -> dict[str, Any]:
         "cards": _test_cards(tested),
         "members": {"why": fusion["why"], "rows": rows},
         "curves": None,
-        **_test_sections(run, runs[0].labels, tested),
+        **_test_sections(run, runs[0].labels, tested, thumbnails),
         "split": _split(runs[0].facts),
         "settings": None,
         "origin": None,
@@ -135,17 +143,36 @@ def _training_cards(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
         note = f"snippets, {num_val} of them held out for val before"
         cards = [_card(str(num_train + num_val), "trained on", note)]
     else:
-        cards = [_card(str(num_train), "trained on", f"snippets, validated on {num_val or 'none'}")]
+        cards = [
+            _card(
+                str(num_train),
+                "trained on",
+                f"snippets, {f'validated on {num_val}' if num_val else 'without validation'}",
+            )
+        ]
     if facts.get("train_seconds") is not None:
         cards.append(_card(_duration(facts["train_seconds"]), "training time", f"seed {facts['seed']}"))
     return cards
 
 
-def _test_sections(run: Run, labels: Sequence[str], tested: Mapping[str, Any] | None) -> dict[str, Any]:
-    names = ("confusion", "label_confusion", "classes", "frames", "views", "calibration", "thresholds")
+def _test_sections(
+    run: Run, labels: Sequence[str], tested: Mapping[str, Any] | None, thumbnails: Thumbnails | None
+) -> dict[str, Any]:
+    names = (
+        "confusion",
+        "label_confusion",
+        "classes",
+        "frames",
+        "timelines",
+        "views",
+        "calibration",
+        "thresholds",
+        "wrong",
+    )
     sections: dict[str, Any] = {**dict.fromkeys(names), "groups": []}
     if tested is None:
         return sections
+    colors = colors_near(run.folder, labels)
     confusion = np.load(run.folder / "confusion.npy", allow_pickle=False)
     if confusion.ndim == 3:
         sections["label_confusion"] = [
@@ -153,7 +180,7 @@ def _test_sections(run: Run, labels: Sequence[str], tested: Mapping[str, Any] | 
             for label, cell in zip(labels, confusion, strict=True)
         ]
     else:
-        sections["confusion"] = confusion_section(confusion, labels)
+        sections["confusion"] = confusion_section(confusion, labels, colors)
     sections["classes"] = [
         (
             row["label"],
@@ -177,6 +204,8 @@ def _test_sections(run: Run, labels: Sequence[str], tested: Mapping[str, Any] | 
         if tested.get(f"{name}s")
     ]
     sections["frames"] = _frames(tested["frames"]) if tested.get("frames") else None
+    sections["timelines"] = timelines_section(run.folder / "frames.csv", colors) if tested.get("frames") else None
+    sections["wrong"] = wrong_clips_section(run.folder / "samples.csv", colors, thumbnails)
     sections["views"] = views_section(tested["views"]) if tested.get("views") else None
     sections["calibration"] = _calibration(tested["calibration"]) if tested.get("calibration") else None
     sections["thresholds"] = _thresholds(tested) if tested.get("thresholds") else None
@@ -210,7 +239,7 @@ def _chart(title: str, figure: Figure) -> dict[str, Any]:
     return {"title": title, "svg": svg(figure, title)}
 
 
-def confusion_section(confusion: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+def confusion_section(confusion: np.ndarray, labels: Sequence[str], colors: Mapping[str, Color]) -> dict[str, Any]:
     """Prepare the confusion matrix: cells with count and share of their row, and the recall of each row."""
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     rows = []
@@ -226,7 +255,7 @@ def confusion_section(confusion: np.ndarray, labels: Sequence[str]) -> dict[str,
             for column, other in enumerate(labels)
         ]
         recall = f"{share[row, row] * 100:.0f} %" if confusion[row].sum() else "–"
-        rows.append({"label": label, "cells": cells, "recall": recall})
+        rows.append({"label": label, "swatch": css(colors.get(label, colors[""])), "cells": cells, "recall": recall})
     return {"labels": list(labels), "rows": rows, "cell_width": _cell_width(labels)}
 
 

@@ -10,8 +10,10 @@ from actionprep.settings import option
 from actionprep.training.inputs._frame_times import Short
 from actionprep.training.inputs.base import MirroringSettings
 
-CHANNELS = {"rgb": 3, "gray": 1, "motion": 2}
-"""Number of channels of a clip by the setting `channels`."""
+Channels = Literal["rgb", "gray", "motion", "flow", "rgb-flow", "keypoints", "rgb-keypoints"]
+
+CHANNELS = {"rgb": 3, "gray": 1, "motion": 2, "flow": 2, "rgb-flow": 5, "keypoints": 1, "rgb-keypoints": 4}
+"""Number of channels of the model's input by the setting `channels`."""
 
 
 class ClipSettings(MirroringSettings):
@@ -58,8 +60,10 @@ class ClipSettings(MirroringSettings):
     contrast: float = option(0.0, "Largest change of contrast, as a share.", ge=0, lt=1)
     saturation: float = option(0.0, "Largest change of saturation, as a share.", ge=0, le=1)
     gray: float = option(0.0, "Share of samples that are converted to gray.", ge=0, le=1)
-    channels: Literal["rgb", "gray", "motion"] = option(
-        "rgb", "Channels: colors; gray values; or gray values and their change from frame to frame."
+    channels: Channels = option(
+        "rgb",
+        "Channels: rgb: colors; gray: gray values; motion: gray values and their change from frame to frame; flow: optical "
+        "flow in x and y; rgb-flow: both; keypoints: one pixel per joint, from 2D poses; rgb-keypoints: both.",
     )
     several_views: Literal["each", "all"] = option(
         "each",
@@ -81,6 +85,11 @@ class ClipSettings(MirroringSettings):
         if not all(0 <= share <= 1 for share in self.anchor):
             raise ValueError("anchor must be two shares from 0 to 1, such as [0.5, 0.5]")
         return self
+
+    @property
+    def reads_keypoints(self) -> bool:
+        """Whether clips have the joints as their fourth channel."""
+        return self.channels.endswith("keypoints")
 
     @property
     def variants(self) -> int:

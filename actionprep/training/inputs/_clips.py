@@ -14,13 +14,14 @@ from actionprep.training.inputs._clip_settings import CHANNELS, ClipSettings
 from actionprep.training.inputs._frame_bank import FrameBank
 from actionprep.training.inputs._frame_spans import FrameSource, check_spans, find_spans
 from actionprep.training.inputs._frame_times import dense_frames, even_frames, even_shares, middle_first
-from actionprep.training.inputs.base import Batch, MirroringReader, mirrored_codes
+from actionprep.training.inputs.base import Batch, MirroringReader, available_products, build_hint, mirrored_codes
 from actionprep.training.inputs.rng import Draws
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from actionprep.datasets.poses.sequence import PoseSequence
     from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.reader import ItemReader
     from actionprep.datasets.store.zarr_store import Store
@@ -35,11 +36,12 @@ class ClipReader(MirroringReader):
 
     Arrays of a batch:
 
-    - clip: (B, 3, T, size, size) float32, RGB in 0..255; with several views (B, V, 3, T, size, size), except in
-      training with `several_views = "each"`, where each sample is one view.
+    - clip: (B, C, T, size, size) float32, RGB in 0..255; with several views (B, V, C, T, size, size), except in
+      training with `several_views = "each"`, where each sample is one view. C is 3; with keypoints it is 4, and the
+      fourth channel is 255 where a joint is.
     - view_valid: (B, V) bool, with several views: which of them exist.
 
-    In training, `read` returns what `augment` turns into clips on the device: images (B, V, T, 3, H, W) uint8, box (B,
+    In training, `read` returns what `augment` turns into clips on the device: images (B, V, T, C, H, W) uint8, box (B,
     V, 4) in pixels, and within (B, V, 2), the height and width of each image inside the padded array. The model maps
     bytes to its value range (`models.pixels`).
     """
@@ -60,13 +62,17 @@ class ClipReader(MirroringReader):
         check_spans(self._spans, self._sources, settings, table, self.views, product=self.product, url=store.url)
         sizes = [source.size for source in self._sources.values()]
         self._height, self._width = (max(size[axis] for size in sizes) for axis in (0, 1))
+        self._num_channels = 4 if settings.reads_keypoints else 3
+        self._poses: dict[tuple[int, int], PoseSequence] = {}
         self._boxes: dict[tuple[int, int], tuple[float, float, float, float]] = {}
         self._bank: FrameBank | None = None
         needed = self._needed_frames()
-        num_bytes = sum(last - first for first, last in needed.values()) * 3 * self._height * self._width
+        num_bytes = (
+            sum(last - first for first, last in needed.values()) * self._num_channels * self._height * self._width
+        )
         self.in_memory = num_bytes <= settings.memory * 2**30
         if self.in_memory:
-            self._bank = FrameBank.load(needed, self._read, self._height, self._width)
+            self._bank = FrameBank.load(needed, self._read, (self._num_channels, self._height, self._width))
 
     @abstractmethod
     def _source(self, item: ItemReader) -> FrameSource:
@@ -171,8 +177,9 @@ class ClipReader(MirroringReader):
         settings = self.settings
         views = f"view ({', '.join(self.views)}), " if len(self.views) > 1 else ""
         content = "what moves" if settings.region == "motion" else "the frame"
+        joints = ", and as the fourth channel 255 where a joint is" if settings.reads_keypoints else ""
         return {
-            "clip": "frames, RGB from 0 to 255, which the model maps to its value range; axes batch, "
+            "clip": f"frames, RGB from 0 to 255{joints}, which the model maps to its value range; axes batch, "
             f"{views}color, frame (in temporal order), y, x. Each frame shows a square of {content}, "
             f"{settings.size} px a side",
             "view_valid": "which views exist; axes batch, view",
@@ -183,6 +190,23 @@ class ClipReader(MirroringReader):
         return {
             "num_frames": settings.frames, "image_size": settings.size, "in_channels": CHANNELS[settings.channels],
         }  # fmt: skip
+
+    @classmethod
+    def reads(cls, settings: Any) -> str:
+        return f"{cls.product}+pose" if settings.reads_keypoints else cls.product
+
+    @classmethod
+    def check_store(cls, settings: Any, store: Store, *, training: bool = False) -> None:
+        plain = settings.with_changes({"channels": "rgb"}, where="[input] of the recipe")
+        super().check_store(plain, store, training=training)
+        if not settings.reads_keypoints or store.items("pose"):
+            return
+        key = store.items(cls.product)[0]
+        if "keypoints" not in store.item(key.product, key.recording, key.view):
+            raise UserError(
+                f"input.channels = \"{settings.channels}\" reads 'pose' beside '{cls.product}', but the store {store.url} "
+                f"{available_products(store)}.\n{build_hint('pose')}, or set input.channels=rgb."
+            )
 
     @classmethod
     def alternative(cls, store: Store) -> str | None:
@@ -257,14 +281,14 @@ class ClipReader(MirroringReader):
         return frames
 
     def _gather(self, rows: Sequence[int], columns: np.ndarray, frames: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Frames (B, V, T, 3, H, W) uint8, and the height and width (B, V, 2) of each."""
+        """Frames (B, V, T, C, H, W) uint8, and the height and width (B, V, 2) of each."""
         import torch
 
         size = np.zeros((*columns.shape, 2), np.int64)
         index = np.full((*columns.shape, frames.shape[2]), -1, np.int64)
         images: Tensor | None = None
         if self._bank is None:
-            images = torch.zeros((*index.shape, 3, self._height, self._width), dtype=torch.uint8)
+            images = torch.zeros((*index.shape, self._num_channels, self._height, self._width), dtype=torch.uint8)
         for sample, row in enumerate(rows):
             code = int(self.table.recording[row])
             for slot, column in enumerate(columns[sample].tolist()):
@@ -284,10 +308,41 @@ class ClipReader(MirroringReader):
         return self._bank.gather(index), torch.from_numpy(size).to(self._bank.images.device)
 
     def _read(self, code: int, column: int, indices: np.ndarray) -> np.ndarray:
-        """Frames (n, 3, H, W) uint8; repeated frames are read once."""
+        """Frames (n, C, H, W) uint8; repeated frames are read once."""
         item = self.store.item(self.product, self.table.recordings[code], self.views[column])
         needed, inverse = np.unique(indices, return_inverse=True)
-        return self._stored_frames(item, needed).transpose(0, 3, 1, 2)[inverse]
+        frames = self._stored_frames(item, needed).transpose(0, 3, 1, 2)
+        if self.settings.reads_keypoints:
+            raster = self._keypoints(item, code, column, needed, frames.shape[2:])
+            frames = np.concatenate([frames, 255 * raster[:, None]], axis=1)
+        return frames[inverse]
+
+    def _keypoints(
+        self, item: ItemReader, code: int, column: int, indices: np.ndarray, size: tuple[int, int]
+    ) -> np.ndarray:
+        """Raster of the joints (n, H, W), uint8 of 0 and 1; raises UserError if a view has no 2D poses."""
+        from actionprep.datasets.poses.raster import has_raster, pose_raster
+        from actionprep.datasets.products.poses import read_pose_item
+
+        if "keypoints" in item:
+            return (item["keypoints"][indices] > 0).astype(np.uint8)
+        recording, view = self.table.recordings[code], self.views[column]
+        if (code, column) not in self._poses:
+            if not self.store.has("pose", recording, view):
+                raise UserError(
+                    f"Recording '{recording}' has {self.product} but no poses in view '{view}' of {self.store.url}, and "
+                    f'input.channels = "{self.settings.channels}" needs both. {build_hint("pose")}, choose views with '
+                    "--views, or set input.channels=rgb."
+                )
+            self._poses[code, column] = read_pose_item(self.store.item("pose", recording, view))
+        poses = self._poses[code, column]
+        if not has_raster(poses):
+            raise UserError(
+                f"pose/{recording}/{view} in {self.store.url} cannot be drawn into frames: keypoint channels need 2D poses "
+                "in pixels, with a known frame size. Create them from the videos with 'actionprep pose', or set "
+                "input.channels=rgb."
+            )
+        return pose_raster(poses, self._sources[code, column].time[indices], size=size)
 
     def _cut(
         self, images: Tensor, box: Tensor, within: Tensor, draws: Draws | None, strength: float, crop: int
@@ -320,7 +375,8 @@ class ClipReader(MirroringReader):
             angle=angle, mirrored=mirrored, within=within.flatten(0, 1),
         )  # fmt: skip
         if colors and (settings.brightness or settings.contrast or settings.saturation or settings.gray):
-            clips = recolored(clips, **{name: values.repeat_interleave(num_views) for name, values in colors.items()})
+            factors = {name: values.repeat_interleave(num_views) for name, values in colors.items()}
+            clips = torch.cat([recolored(clips[:, :3], **factors), clips[:, 3:]], 1)
         return clips if num_views == 1 else clips.unflatten(0, (-1, num_views))
 
     def _crop_boxes(
@@ -376,7 +432,9 @@ class ClipReader(MirroringReader):
             indices = np.unique(
                 np.linspace(first, last - 1, min(_MOTION_FRAMES, last - first)).round().astype(np.int64)
             )
-            box = motion_box(self._read(code, column, indices).transpose(0, 2, 3, 1), margin=self.settings.margin)
+            box = motion_box(
+                self._read(code, column, indices)[:, :3].transpose(0, 2, 3, 1), margin=self.settings.margin
+            )
             self._boxes[row, column] = full_frame if box is None else box
         return self._boxes[row, column]
 

@@ -18,7 +18,7 @@ class FrameBank:
     """The frames of all snippets in memory.
 
     Attributes:
-        images: Frames of all views one after the other, uint8 of shape (F, 3, H, W).
+        images: Frames of all views one after the other, uint8 of shape (F, C, H, W).
         start: Position of frame 0 of each (recording code, view index). It can be negative, because only needed frames
             are in memory.
     """
@@ -31,21 +31,19 @@ class FrameBank:
         cls,
         needed: Mapping[tuple[int, int], tuple[int, int]],
         read: Callable[[int, int, np.ndarray], np.ndarray],
-        height: int,
-        width: int,
+        shape: tuple[int, int, int],
     ) -> Self:
-        """Read frames in chunks, each into the upper left corner of height x width pixels.
+        """Read frames in chunks, each into the upper left corner of an image of this shape.
 
         Args:
             needed: First frame and frame after the last, by (recording code, view index).
-            read: Function that returns frames (n, 3, H, W) for a recording code, a view index and frame numbers (n,).
-            height: Largest height of a frame.
-            width: Largest width of a frame.
+            read: Function that returns frames (n, C, H, W) for a recording code, a view index and frame numbers (n,).
+            shape: Channels, and the largest height and width of a frame.
         """
         import torch
 
         total = sum(last - first for first, last in needed.values())
-        images = torch.zeros((max(total, 1), 3, height, width), dtype=torch.uint8)
+        images = torch.zeros((max(total, 1), *shape), dtype=torch.uint8)
         start, position = {}, 0
         for (code, column), (first, last) in needed.items():
             start[code, column] = position - first
@@ -56,7 +54,7 @@ class FrameBank:
         return cls(images, start)
 
     def gather(self, index: np.ndarray) -> Tensor:
-        """Return frames of shape (*index.shape, 3, H, W); zeros where the index is negative."""
+        """Return frames of shape (*index.shape, C, H, W); zeros where the index is negative."""
         import torch
 
         position = torch.from_numpy(index).to(self.images.device)

@@ -58,7 +58,8 @@ def cut(
 ) -> Tensor:
     """Crop a square out of each clip, the same in all frames, with bilinear interpolation.
 
-    Frames that shrink to half their size or less are averaged over blocks first, to avoid aliasing.
+    Frames that shrink to half their size or less are averaged over blocks first, to avoid aliasing. Channels after the
+    third are rasters of single pixels and keep the maximum of each block.
 
     Args:
         images: Frames of shape (B, T, C, H, W).
@@ -86,7 +87,13 @@ def cut(
             # Padding must not be averaged into the edge of the frame.
             flat = _edge_repeated(flat, within[samples])
             flat = F.pad(flat, (0, -width % block, 0, -height % block), mode="replicate")
-            flat = F.avg_pool2d(flat, block)
+            pooled = F.avg_pool2d(flat, block)
+            if channels > 3:
+                pooled = pooled.unflatten(1, (frames, channels))
+                rasters = flat.unflatten(1, (frames, channels))[:, :, 3:].flatten(0, 2)
+                pooled[:, :, 3:] = F.max_pool2d(rasters, block).view_as(pooled[:, :, 3:])
+                pooled = pooled.flatten(1, 2)
+            flat = pooled
         grid = _grid(
             box[samples] / block,
             size,

@@ -8,23 +8,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from actionprep.training.inputs._clip_settings import Channels
+from actionprep.training.models.optical_flow import optical_flow
 from actionprep.training.models.registry import PixelInput
 
-Channels = Literal["rgb", "gray", "motion"]
+_LUMA = (0.299, 0.587, 0.114)
+_LARGEST_FLOW = 20.0
+"""Flow in pixels that becomes 1, as for the two-stream I3D (Carreira and Zisserman, CVPR 2017)."""
 
 
 class PixelClassifier(nn.Module):
     """Stored clips → class logits, by a model with its own pixel format.
 
-    Shapes: clip (B, 3, T, H, W), RGB from 0 to 255, uint8 or float; returns (B, num_classes). For several views, clip
-    (B, V, 3, T, H, W) with view_valid (B, V) returns the logits of the mean probability over valid views.
+    Shapes: clip (B, C, T, H, W), RGB from 0 to 255 and with keypoints a fourth channel that is 255 where a joint is,
+    uint8 or float; returns (B, num_classes). For several views, clip (B, V, C, T, H, W) with view_valid (B, V) returns
+    the logits of the mean probability over valid views.
 
     The color order, range, mean and standard deviation are buffers, so they are saved in checkpoints.
 
     Args:
         model: Model that reads (B, C, T, H, W).
         pixels: Its pixel format.
-        channels: "rgb", "gray" (brightness), or "motion" (brightness and its change from frame to frame).
+        channels: "rgb"; "gray" (brightness); "motion" (brightness and its change from frame to frame); "flow" (optical
+            flow in x and y, -1..1 for 20 pixels per frame) or "rgb-flow"; "keypoints" (1 where a joint is) or
+            "rgb-keypoints".
         multi_label: Whether labels are independent (sigmoid instead of softmax).
     """
 
@@ -69,18 +76,33 @@ class PixelClassifier(nn.Module):
         return (by_view * weight).sum(1) / weight.sum(1).clamp(min=1)
 
     def preprocess(self, clip: Tensor) -> Tensor:
-        """Convert a stored clip (B, 3, T, H, W) to the model's input (B, C, T, H, W)."""
-        clip = clip.float()[:, self.color_order]
-        clip = clip * self.scale.view(-1, 1, 1, 1) + self.offset.view(-1, 1, 1, 1)
+        """Convert a stored clip (B, 3 or 4, T, H, W) to the model's input (B, C, T, H, W)."""
+        clip = clip.float()
+        if self.channels == "keypoints":
+            return clip[:, 3:4] / 255
+        if self.channels == "flow":
+            return self._flow(clip)
+        colors = clip[:, :3][:, self.color_order]
+        colors = colors * self.scale.view(-1, 1, 1, 1) + self.offset.view(-1, 1, 1, 1)
         if self.channels == "rgb":
-            return clip
-        gray = (clip * clip.new_tensor([0.299, 0.587, 0.114])[self.color_order].view(3, 1, 1, 1)).sum(1, keepdim=True)
+            return colors
+        if self.channels == "rgb-keypoints":
+            return torch.cat([colors, clip[:, 3:4] / 255], 1)
+        if self.channels == "rgb-flow":
+            return torch.cat([colors, self._flow(clip)], 1)
+        gray = (colors * colors.new_tensor(_LUMA)[self.color_order].view(3, 1, 1, 1)).sum(1, keepdim=True)
         if self.channels == "gray":
             return gray
         change = torch.zeros_like(gray)
         # Changes are mostly small; a factor of 4 brings them to the scale of the contrast within a frame.
         change[:, :, 1:] = 4 * (gray[:, :, 1:] - gray[:, :, :-1])
         return torch.cat([gray, change], 1)
+
+    def _flow(self, clip: Tensor) -> Tensor:
+        """Optical flow (B, 2, T, H, W) of a stored clip, limited to -1..1."""
+        gray = (clip[:, :3] * clip.new_tensor(_LUMA).view(3, 1, 1, 1)).sum(1) / 255
+        with torch.no_grad():
+            return (optical_flow(gray) / _LARGEST_FLOW).clamp(-1, 1)
 
 
 def mean_over_views(logits: Tensor, view_valid: Tensor | None, *, multi_label: bool) -> Tensor:

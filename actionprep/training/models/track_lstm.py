@@ -24,10 +24,6 @@ class LstmState(NamedTuple):
     hidden: Tensor
     cell: Tensor
 
-    def detached(self) -> LstmState:
-        """Return the state without its gradient history, for the next training chunk."""
-        return LstmState(self.hidden.detach(), self.cell.detach())
-
 
 class TrackLstm(nn.Module):
     """Points of several views over time → class logits of every frame.

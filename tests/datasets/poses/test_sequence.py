@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from actionprep.datasets.poses.sequence import PoseSequence, joint_boxes, pack_persons, score_of_seen
-from actionprep.errors import InputError, UserError
+from actionprep.errors import InputError
 
 
 def joints(frames=4, persons=2):
@@ -101,12 +101,6 @@ def test_nan_without_a_score_is_a_missing_joint():
     points, score = joints(), np.ones((4, 2, 17))
     points[0, 0, 0], score[0, 0, 0] = np.nan, np.nan
     assert PoseSequence.of(points, score, skeleton="coco17").score[0, 0, 0] == 0
-
-
-def test_an_image_size_that_is_not_known_is_asked_for():
-    poses = PoseSequence.of(joints(), skeleton="coco17")
-    with pytest.raises(UserError, match=r"not known, and drawing heatmaps needs it.*image_size=\(height, width\)"):
-        poses.require_image_size("drawing heatmaps")
 
 
 def test_frames_are_taken_with_all_their_arrays():

@@ -26,6 +26,8 @@ JOINTS = {
     "kinect20": 20,
     "jhmdb15": 15,
     "mediapipe33": 33,
+    "mediapipe_hands42": 42,
+    "mediapipe_holistic143": 143,
     "coco_wholebody": 133,
     "openpose137": 137,
     "posetrack17": 17,

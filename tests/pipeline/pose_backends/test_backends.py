@@ -22,7 +22,7 @@ from actionprep.pipeline.pose_backends.boxes import RTDetrPeople, boxes_from_mas
 
 
 def test_an_unknown_backend_is_refused_with_the_nearest_name():
-    assert list(POSE_BACKENDS) == ["mediapipe", "mmpose", "vitpose"]
+    assert list(POSE_BACKENDS) == ["mediapipe", "mediapipe-hands", "mediapipe-holistic", "mmpose", "vitpose"]
     with pytest.raises(UserError, match=r"No pose backend 'mmpse'\. Did you mean 'mmpose'"):
         open_estimator("mmpse")
 

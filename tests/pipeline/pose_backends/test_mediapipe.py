@@ -4,58 +4,29 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_mediapipe import make_environment
 
+from actionprep.datasets.poses.skeletons import conversion, skeleton
 from actionprep.errors import InputError, SetupError, UserError
 from actionprep.pipeline.pose_backends import PoseEstimator, open_estimator, to_sequence
 from actionprep.pipeline.pose_backends import mediapipe as backend
 from actionprep.pipeline.pose_backends.install_step import run_step
-from actionprep.pipeline.pose_backends.mediapipe import MediaPipe, environment_folder, installed_identity
-
-# Detects a person if the first pixel is red: landmark i is at (i / 33, green of the first pixel / 255) of the image. Its
-# visibility counts the followed frames. Blue causes a crash or a hang.
-FAKE = """
-import os, time, types
-print("noise that must not disturb the answers")
-__version__ = "0.10.21"
-class Pose:
-    def __init__(self, static_image_mode, **options):
-        self.static, self.count = static_image_mode, 0
-    def process(self, image):
-        red, green, blue = (int(v) for v in image[0, 0])
-        if blue == 13:
-            os._exit(7)
-        if blue == 14:
-            time.sleep(60)
-        self.count = 1 if self.static else self.count + 1
-        if red != 255:
-            return types.SimpleNamespace(pose_landmarks=None)
-        y, seen = green / 255, self.count / 10
-        marks = [types.SimpleNamespace(x=i / 33, y=y, z=0.0, visibility=seen, presence=1.0) for i in range(33)]
-        return types.SimpleNamespace(pose_landmarks=types.SimpleNamespace(landmark=marks))
-    def close(self):
-        pass
-solutions = types.SimpleNamespace(pose=types.SimpleNamespace(Pose=Pose))
-"""
+from actionprep.pipeline.pose_backends.mediapipe import (
+    MediaPipe,
+    MediaPipeHands,
+    MediaPipeHolistic,
+    environment_folder,
+    installed_identity,
+)
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mediapipe")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    [site] = folder.glob("lib/python*/site-packages")
-    package = site / "mediapipe"
-    for name in ("pose_detection/pose_detection", "pose_landmark/pose_landmark_full"):
-        (package / "modules" / name).parent.mkdir(parents=True)
-        (package / "modules" / f"{name}.tflite").write_bytes(name.encode())
-    (package / "__init__.py").write_text(FAKE)
-    (site / "mediapipe-0.10.21.dist-info").mkdir()
-    (site / "ours.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    return folder
+    return make_environment(tmp_path_factory.mktemp("mediapipe"))
 
 
 @pytest.fixture
@@ -138,6 +109,65 @@ def test_installed_identity_equals_that_of_the_worker(environment):
         assert installed_identity(environment, detection=0.25) == estimator.identity()
 
 
+@pytest.mark.parametrize("kind", [MediaPipeHands, MediaPipeHolistic])
+def test_identity_of_other_solutions_names_their_weights(environment, kind):
+    with kind(environment=environment) as estimator:
+        identity = estimator.identity()
+    assert installed_identity(environment, backend=kind.name) == identity
+    assert identity["backend"] == kind.name
+    assert "weights hand_landmark_full.tflite" in identity
+
+
+def test_hands_are_left_and_right_of_an_unmirrored_image(environment):
+    # With the same label, the less certain hand is the other hand.
+    images = frames((0, 0, 0), (1, 0, 0), (2, 0, 0), (2, 1, 0), width=100)
+    with MediaPipeHands(environment=environment) as estimator:
+        none, right, both, same = estimator.estimate(images)
+    assert none.keypoints.shape == (0, 42, 3)
+    assert not right.keypoints[0, :21].any()
+    assert right.keypoints[0, 21] == pytest.approx([19.5, 23.5, 0.75], abs=1e-4)
+    assert right.boxes[0, 4] == pytest.approx(0.75)
+    for poses in (both, same):
+        assert poses.keypoints[0, 0] == pytest.approx([79.5, 23.5, 0.5], abs=1e-4)
+        assert poses.keypoints[0, 21, 0] == pytest.approx(19.5, abs=1e-4)
+    sequence = to_sequence([none, right, both], "mediapipe_hands42", image_size=(48, 100))
+    assert sequence.keypoints.shape == (3, 1, 42, 2)
+
+
+def test_hands_of_several_boxes_belong_to_several_people(environment):
+    images = np.zeros((1, 200, 300, 3), np.uint8)
+    images[0, 20 - 12, 100 - 12] = (2, 0, 0)
+    with MediaPipeHands(environment=environment) as estimator:
+        [poses] = estimator.estimate(images, [[[100, 20, 140, 100], [10, 10, 60, 90]]])
+    assert poses.keypoints.shape == (2, 42, 3)
+    assert poses.boxes[:, 4] == pytest.approx([0.625, 0])
+
+
+@pytest.mark.parametrize("num_parts", [0, 1, 2, 3, 4])
+def test_holistic_parts_that_are_missing_have_score_zero(environment, num_parts):
+    with MediaPipeHolistic(environment=environment) as estimator:
+        [poses] = estimator.estimate(frames((num_parts, 0, 0), width=100))
+    if num_parts == 0:
+        assert poses.keypoints.shape == (0, 143, 3)
+        return
+    [keypoints] = poses.keypoints
+    parts = np.split(keypoints, [33, 101, 122])
+    scores = [0.5, 1, 1, 1]
+    for number, (part, score) in enumerate(zip(parts, scores, strict=True)):
+        assert part[:, 2] == pytest.approx(score if number < num_parts else 0)
+    if num_parts > 1:
+        # The tip of the nose is point 4 of the mesh, and the chin is point 152.
+        layout = skeleton("mediapipe_holistic143")
+        assert keypoints[layout.index("face_30"), 1] == pytest.approx(0.204 * 48 - 0.5, abs=1e-4)
+        assert keypoints[layout.index("face_8"), 1] == pytest.approx(0.352 * 48 - 0.5, abs=1e-4)
+
+
+def test_holistic_converts_to_the_joints_of_wholebody():
+    done = conversion("mediapipe_holistic143", "coco_wholebody")
+    assert set(done.missing) == {"left_small_toe", "right_small_toe"}
+    assert not [name for name in skeleton("mediapipe_hands42").joints if name in done.lost]
+
+
 def test_closing_ends_the_worker(environment):
     estimator = open_estimator("mediapipe", environment=environment)
     estimator.close()
@@ -203,6 +233,28 @@ def test_real_mediapipe_detects_the_person_of_a_clip(shared_data):
     nose, hips, ankles = (body.keypoints[:, 0, joints, 1].mean() for joints in ([0], [11, 12], [15, 16]))
     assert nose < hips < ankles
     assert (poses.score[:, 0, [11, 12, 23, 24]] > 0.9).all()
+
+
+@pytest.mark.parametrize("kind", [MediaPipeHands, MediaPipeHolistic])
+def test_real_hands_are_near_the_wrists_of_the_body(shared_data, kind):
+    av = pytest.importorskip("av")
+    folder = environment_folder()
+    if not (folder / "bin" / "python").exists():
+        pytest.skip(f"MediaPipe's environment is not at {folder}; make it with: {backend.INSTALL}")
+    with av.open(str(shared_data / "utd_mhad_rgb" / "clips" / "a3_s1_t1_color.mp4")) as video:
+        images = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])[:40:4]
+    with MediaPipe() as body, kind() as hands:
+        people, poses = body.estimate(images), hands.estimate(images)
+    layout, distances = skeleton(kind.skeleton), []
+    for person, hand in zip(people, poses, strict=True):
+        for side in ("left", "right"):
+            x, y, score = hand.keypoints[0, layout.index(f"{side}_hand_root")]
+            if score:
+                # The hand model alone often takes one hand of a small person for the other.
+                wrists = person.keypoints[0, [15, 16], :2]
+                distances.append(np.hypot(*(wrists - (x, y)).T).min())
+    assert len(distances) >= 8
+    assert np.median(distances) < 20
 
 
 def test_run_step_prints_output_as_it_comes(capfd):

@@ -1,3 +1,4 @@
+import csv
 import math
 import re
 import shutil
@@ -8,6 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from training_fakes import make_store, tiny_recipe
 
+from actionprep.datasets.label_colors import label_colors
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.evaluation.report import confusion_section, report_html, views_section
@@ -17,7 +19,7 @@ from actionprep.training.run import Run, validation_sentence
 from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "img"}
 
 
 class Page(HTMLParser):
@@ -92,7 +94,7 @@ def test_report_shows_the_chosen_epoch_and_its_validation(run, tmp_path):
     )  # fmt: skip
     text = " ".join(read(plain).text)
     assert "Nothing was validated: the weights are those of the last epoch." in text
-    assert "snippets, validated on none" in text
+    assert "snippets, without validation" in text
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_views_section_names_all_best_single_views(accuracies, expected):
 @pytest.mark.parametrize(("num_classes", "width"), [(3, 46), (20, 37), (60, 24)])
 def test_confusion_section_narrows_columns_with_the_classes(num_classes, width):
     labels = [f"class number {index:02d}" for index in range(num_classes)]
-    section = confusion_section(np.eye(num_classes, dtype=np.int64), labels)
+    section = confusion_section(np.eye(num_classes, dtype=np.int64), labels, label_colors(labels))
     assert section["cell_width"] == width
     if width > 24:  # then all of it fits a page of 938 px
         assert 7 * len(labels[0]) + 14 + num_classes * width + 64 <= 938
@@ -207,9 +209,14 @@ def test_values_of_a_passed_on_run_are_escaped(run, tmp_path):
     hostile = '"><script>alert(1)</script><img src="https://example.org/a">'
     facts = dict.fromkeys(("started", "store", "snippets", "store_digest"), hostile)
     split = run.facts["split"] | {"why": hostile, "notes": [hostile], "by": hostile}
+    with open(folder / "samples.csv", newline="") as file:
+        names = next(csv.reader(file))
+    values = {"recording": hostile, "onset": 0, "offset": 1, "actual": hostile, "predicted": "b", "probability": 0.9}
+    with open(folder / "samples.csv", "w", newline="") as file:
+        csv.writer(file).writerows([names, [values.get(name, 1) for name in names]])
     Run(folder).change(**facts, versions={hostile: hostile}, split=split)
     page = report_html(Run(folder))
     assert "<script" not in page
     assert read(Run(folder)).fetched == []
     assert "alert(1)" in " ".join(read(Run(folder)).text)
-    assert """content="default-src 'none'; style-src 'unsafe-inline'">""" in page
+    assert """content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">""" in page
