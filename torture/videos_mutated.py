@@ -51,7 +51,7 @@ def mutate_videos(trials: Trials, folder: Path) -> None:
         unreadable = {view.recording for view in study.catalog.views if not view.num_frames}
         known = stored | {entry.recording for entry in entries} | unreadable
         missing = [name for name in names if f"any/{Path(name).stem}" not in known]
-        listed = {finding.path for finding in study.catalog.findings if finding.path}
+        listed = {finding.file for finding in study.catalog.findings}
         missing = [name for name in missing if f"videos/any/{name}" not in listed]
         trials.check(not missing, f"neither built nor explained: {missing}")
         trials.check(all(entry.reason for entry in entries), "an item is quarantined without a reason")

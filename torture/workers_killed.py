@@ -15,7 +15,7 @@ from torture.common import STAGES, Part, Trials, descendants, leftovers, run, sm
 
 def kill_workers(trials: Trials, folder: Path) -> None:
     """Kill a random worker of builds with four, again and again, while each build runs."""
-    study = small_study(folder, recordings=40, frames=120, height=96, width=128)
+    study = small_study(folder, recordings=16, frames=80)
     study.build(*STAGES)
     store, expected = study.store.require_local(), study.store.digest()
     while trials.go_on:

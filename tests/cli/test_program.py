@@ -24,7 +24,7 @@ from actionprep.json_values import counted
 COMMANDS = {
     "prep": "demo init scan import sync pose3d config decode keyframes masks track pose heatmaps lowres snippets split plan build "
     "verify digest gc status show bouts agreement skeletons formats doctor export evaluate",
-    "train": "fit test fuse predict bouts compare sweep export slurm models recipes",
+    "train": "fit test fuse predict bouts compare sweep export slurm resized models recipes",
 }
 HEAVY = {"torch", "lightning", "zarr", "dask", "numpy", "pandas", "av", "cv2", "matplotlib", "pydantic"}
 

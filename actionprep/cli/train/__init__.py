@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actionprep.cli.program import add_command, program
-from actionprep.cli.train import bouts, compare, export, fit, fuse, listings, predict, slurm, test
+from actionprep.cli.train import bouts, compare, export, fit, fuse, listings, predict, resized, slurm, test
 
 WORK, INSPECT = "Train and predict", "Inspect"
 
@@ -21,5 +21,6 @@ add_command(app, compare.compare, WORK)
 add_command(app, compare.sweep, WORK)
 add_command(app, export.export, WORK)
 add_command(app, slurm.slurm, WORK)
+add_command(app, resized.resized, INSPECT)
 add_command(app, listings.models, INSPECT)
 add_command(app, listings.recipes, INSPECT)

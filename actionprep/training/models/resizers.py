@@ -99,10 +99,14 @@ class SpatialTransformer(nn.Module):
         )
         self.affine = _affine_head(8 * grid * grid)
 
+    def theta(self, clip: Tensor) -> Tensor:
+        """Compute the affine map: (B, 2, 3), or (B, T, 2, 3) with per_frame."""
+        features = frame_features(self.localisation, clip, per_frame=self.per_frame)
+        return self.affine(features).unflatten(-1, (2, 3))
+
     def forward(self, clip: Tensor) -> Tensor:
         """Return the warped clips."""
-        features = frame_features(self.localisation, clip, per_frame=self.per_frame)
-        return warp(clip, self.affine(features).unflatten(-1, (2, 3)))
+        return warp(clip, self.theta(clip))
 
 
 class TransformerResizer(nn.Module):
@@ -174,7 +178,11 @@ class TransformerResizer(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         """Return the enlarged and warped clips."""
-        theta = None
+        return self.with_theta(clip)[0]
+
+    def with_theta(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the enlarged and warped clips, and the affine maps of `theta`."""
+        theta: Tensor | None = None
 
         def point(index: int, x: Tensor) -> Tensor:
             nonlocal theta
@@ -187,7 +195,9 @@ class TransformerResizer(nn.Module):
         enlarged = point(3, enlarge(x, self.size))
         x = point(5, self.c3(point(4, self.residual_blocks(enlarged))))
         x = point(7, self.c4(point(6, x + enlarged)))
-        return point(8, x + enlarge(clip, self.size))
+        x = point(8, x + enlarge(clip, self.size))
+        assert theta is not None
+        return x, theta
 
 
 class FrontEndI3D(I3D):
@@ -209,6 +219,25 @@ class FrontEndI3D(I3D):
     def features(self, clip: Tensor) -> Tensor:
         """Return the input of the head, (B, channels)."""
         return super().features(self.front(clip))
+
+
+def front_outputs(front: nn.Module, clip: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Run the front end of a `FrontEndI3D`.
+
+    Args:
+        front: The front end.
+        clip: Clips of shape (B, C, t, h, w) in the classifier's value range.
+
+    Returns:
+        The clips that I3D reads, and the affine maps of the spatial transformer: (B, 2, 3) or (B, t, 2, 3). None if the
+        front end has no spatial transformer.
+    """
+    if isinstance(front, TransformerResizer):
+        return front.with_theta(clip)
+    if isinstance(front, nn.Sequential) and isinstance(front[0], SpatialTransformer):
+        theta = front[0].theta(clip)
+        return front[1](warp(clip, theta)), theta
+    return front(clip), None
 
 
 def i3d_resizer(
