@@ -139,7 +139,7 @@ def _machine() -> Iterator[Finding]:
 def _extras() -> Iterator[Finding]:
     extras = {
         "transformers": ("hf", "ViTPose and RT-DETR"),
-        "s3fs": ("s3", "stores behind s3:// URLs"),
+        "obstore": ("s3", "stores behind s3:// URLs"),
         "dask_jobqueue": ("slurm", "--slurm"),
         "wandb": ("wandb", "logging to Weights & Biases"),
         "onnxruntime": ("export", "checking exported ONNX models"),
