@@ -16,4 +16,4 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 from actionprep.cli import output  # noqa: E402, F401
 
-pytest_plugins = ["shared_files"]
+pytest_plugins = ["shared_files", "s3_server"]

@@ -162,7 +162,16 @@ def recorded_models() -> dict[str, type[Settings]]:
 
 
 TEXTS = {
-    *("key", "format", "coordinates", "name", "model", "product", "doc"),  # names that the program or the data define
+    *(
+        "key",
+        "format",
+        "coordinates",
+        "name",
+        "model",
+        "product",
+        "doc",
+        "prompt",
+    ),  # names that the program or the data define
     *("sampler", "source", "tracker", "backend"),  # entries of registries
     *("background", "layers", "exclude_layers", "labels", "flip_labels", "freeze", "views", "stages", "up"),
     *("column", "val_column", "train_groups", "val_groups", "test_groups", "snippets", "split"),

@@ -45,6 +45,9 @@ def _run_here(name: str, *, count: int | None, seconds: float, seed: int) -> int
     part: Part = importlib.import_module(f"torture.{name}").PART
     with tempfile.TemporaryDirectory(prefix=f"torture-{name}-") as folder:
         result = run_part(name, part, Path(folder), count=count, seconds=seconds, seed=seed)
+    if not result["count"]:
+        print(f"No trials of {name} within {seconds:g} s: nothing is written. Give more --seconds.")
+        return 1
     write_result(result)
     return int(bool(result["failures"]))
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from actionprep.datasets.label_colors import Color
     from actionprep.datasets.segments import Segment
     from actionprep.datasets.store.zarr_store import Store
+    from actionprep.pipeline.tasks import Workers
     from actionprep.training.checkpoints import Checkpoint
     from actionprep.training.predict import PooledModel
     from actionprep.training.predicted_timeline import Timeline
@@ -87,7 +88,7 @@ def predict_videos(
     tolerance: float | None = None,
     carry: bool | None = None,
     device: str = "auto",
-    workers: int = 0,
+    workers: int | Workers = 0,
     study: str | Path | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     warn: Callable[[str], None] = lambda sentence: None,
@@ -111,7 +112,7 @@ def predict_videos(
         tolerance: Largest difference in s between frames of the same time in aligned views; None: as in the training.
         carry: Whether to carry the state of the model from window to window; None: as in the recipe.
         device: Device of the model.
-        workers: Processes that build the products; 0 builds in this process.
+        workers: Processes that build the products, or where else to build them; 0 builds in this process.
         study: Folder of the study that provides settings which name code and files (tracks.repo, pose.environment, …).
             None: the one that contains the current folder, if any. Values in the checkpoint are ignored.
         overrides: Values of such settings, by table: {"tracks": {"repo": "co-tracker"}}.

@@ -31,15 +31,15 @@ def repair(study: Study, damage: Iterable[Damage], *, workers: int | Workers = 0
     Returns:
         Report of the build.
     """
-    from actionprep.datasets.store.lock import build_lock
-    from actionprep.datasets.store.zarr_store import Store
+    from actionprep.datasets.store.lock import hold
+    from actionprep.datasets.store.opening import open_zarr_store
     from actionprep.pipeline.plan import IntactSettings, Plan, make_plan
 
     damage = list(damage)
     if any(part.is_folder for part in damage):
         # The store of the study cannot be opened while its root is damaged.
-        store = Store(study.folder.store, check_root=False)
-        with build_lock(store.require_local() / ".lock"):
+        store = open_zarr_store(study.folder.store, check_root=False)
+        with hold(store.lock()):
             store.repair_folders(damage)
     damaged = {part.key for part in damage if not part.is_folder}
     views = {(view.recording, view.id) for view in study.catalog.views}

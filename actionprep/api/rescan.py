@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actionprep.datasets.paths import name_problem
-from actionprep.errors import SetupError, is_read_error
+from actionprep.errors import SetupError, is_read_error, name_list
 
 if TYPE_CHECKING:
     from actionprep.datasets.catalog import Catalog
@@ -64,11 +64,9 @@ def current_catalog(folder: StudyFolder) -> Catalog | str:
     # The disk or the network may work again.
     failed = [view.path for view in views if view.status != "ok" and is_read_error(view.reason)]
     if failed:
-        more = f" and {len(failed) - 1} more videos" if len(failed) > 1 else ""
-        return f"{failed[0]}{more} could not be read by the last scan"
+        return f"{name_list(failed, 1)} could not be read by the last scan"
     others, catalog = _with_other_content(folder, catalog, [v for v in views if has_changed(folder.root, v)])
     changed = [view.path for view in others]
-    more = f" and {len(changed) - 1} more have" if len(changed) > 1 else " has"
     removed = [path for path in changed if not (folder.root / path).exists()]
     removed += [
         part
@@ -77,9 +75,10 @@ def current_catalog(folder: StudyFolder) -> Catalog | str:
         if view.path in changed and not (folder.root / part).exists()
     ]
     if removed:
-        more = f" and {len(removed) - 1} more were" if len(removed) > 1 else " was"
-        return f"{removed[0]}{more} removed since the last scan"
-    return f"{changed[0]}{more} changed since the last scan" if changed else catalog
+        return f"{name_list(removed, 1)} {'were' if len(removed) > 1 else 'was'} removed since the last scan"
+    if changed:
+        return f"{name_list(changed, 1)} {'have' if len(changed) > 1 else 'has'} changed since the last scan"
+    return catalog
 
 
 def _with_other_content(folder: StudyFolder, catalog: Catalog, views: Sequence[View]) -> tuple[list[View], Catalog]:

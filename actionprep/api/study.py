@@ -102,15 +102,15 @@ class Study:
     @cached_property
     def store(self) -> Store:
         """The study's store, which is created if it does not exist."""
-        from actionprep.datasets.store.zarr_store import Store
+        from actionprep.datasets.store.opening import open_zarr_store
 
-        return Store(self.folder.store, create=True)
+        return open_zarr_store(self.folder.store, create=True)
 
     def store_to_verify(self) -> Store:
         """Open the study's store even if the metadata of its root is damaged, for `Store.verify`."""
-        from actionprep.datasets.store.zarr_store import Store
+        from actionprep.datasets.store.opening import open_zarr_store
 
-        return Store(self.folder.store, create=True, check_root=False)
+        return open_zarr_store(self.folder.store, create=True, check_root=False)
 
     @cached_property
     def quarantine(self) -> Quarantine:
@@ -364,9 +364,9 @@ class Study:
 
     def remove_items(self, keys: Iterable[ItemKey]) -> None:
         """Delete items from the store while holding its lock."""
-        from actionprep.datasets.store.lock import build_lock
+        from actionprep.datasets.store.lock import hold
 
-        with build_lock(self.store.require_local() / ".lock"):
+        with hold(self.store.lock()):
             for key in keys:
                 self.store.remove(key)
             self.store.clear_partial()

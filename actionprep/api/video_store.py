@@ -12,6 +12,7 @@ from actionprep.errors import UserError
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import Store
+    from actionprep.pipeline.tasks import Workers
 
 
 def store_of_videos(
@@ -20,7 +21,7 @@ def store_of_videos(
     videos: Mapping[str, Path],
     settings: dict[str, Any],
     product: str,
-    workers: int,
+    workers: int | Workers,
     *,
     clocks: Clocks,
     paths_from: Path,
@@ -34,7 +35,7 @@ def store_of_videos(
         videos: View → file.
         settings: Settings of the stages, by table.
         product: Product to build, or several joined with `+`.
-        workers: Processes; 0 builds in this process.
+        workers: Processes, or where else to build; 0 builds in this process.
         clocks: Clocks of the views.
         paths_from: Folder that relative paths in the settings start from.
         unseen: Gets the views without foreground.

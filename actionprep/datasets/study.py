@@ -186,7 +186,7 @@ class StudySettings(Settings):
         ge=0,
         le=1_000_000,
     )
-    store: str = option("store", "Folder or fsspec URL of the store.", names="file")
+    store: str = option("store", "Folder or URL (s3://BUCKET/FOLDER) of the store.", names="file")
 
     @field_validator("encoding")
     @classmethod

@@ -25,8 +25,8 @@ from actionprep.pipeline.tasks import TaskOutcome, Workers, run_task
 from actionprep.pipeline.timings import Timings
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.lock import LockClaim
-    from actionprep.datasets.store.zarr_store import Store
+    from actionprep.datasets.store.lock import Claim
+    from actionprep.datasets.store.zarr_store import Mark, Store
 
 # How long canceled tasks of a cluster may take to stop.
 GIVE_UP_S = 20.0
@@ -51,7 +51,7 @@ def dask_outcomes(
     store: Store,
     workers: Workers,
     log_folder: Path | None,
-    claim: LockClaim,
+    claim: Claim,
     item_timeout: float,
 ) -> Iterator[Iterator[TaskOutcome]]:
     """Run the tasks and yield their outcomes as they finish. Leaving the block early cancels the others."""
@@ -75,18 +75,16 @@ class _Work:
         client: Any,
         store: Store,
         log_folder: Path | None,
-        claim: LockClaim,
+        claim: Claim,
         item_timeout: float,
         *,
         local: bool,
         waits_for_jobs: bool = False,
     ) -> None:
-        assert store.path is not None
         self._waits_for_jobs, self._saw_workers = waits_for_jobs, True
         self._client, self._store, self._log_folder, self._local = client, store, log_folder, local
         self._claim, self._item_timeout = claim, item_timeout
-        self._marks = store.path.resolve() / ".partial"
-        self._running: dict[Any, tuple[ViewTask, Path]] = {}
+        self._running: dict[Any, tuple[ViewTask, Mark]] = {}
         self._early_deaths: Counter[tuple[str, str]] = Counter()
         self._group = f"actionprep-{uuid.uuid4().hex}"
 
@@ -166,11 +164,11 @@ class _Work:
             time.sleep(0.1)
 
     def _submit(self, task: ViewTask) -> Any:
-        mark = self._marks / f"running-{uuid.uuid4().hex}"
+        mark = self._store.mark(f"running-{uuid.uuid4().hex}")
         future = self._client.submit(
             run_task,
             task,
-            self._store.url if self._local else str(Path(self._store.url).resolve()),
+            self._store.url if self._local or self._store.path is None else str(self._store.path.resolve()),
             builder=os.getpid() if self._local else None,
             mark=mark,
             claim=self._claim,
@@ -229,10 +227,10 @@ class _Work:
             timings.add(part.timings)
         return TaskOutcome(tuple(made.values()), frames, concealed, missing, timings.total, timings)
 
-    def _death(self, item: PlannedItem, mark: Path) -> InputError:
+    def _death(self, item: PlannedItem, mark: Mark) -> InputError:
         """Return the error of an item after its process ended. A hang has left its traceback, which is logged."""
         try:
-            traceback = mark.read_text(encoding="utf-8", errors="replace")
+            traceback = Path(mark).read_text(encoding="utf-8", errors="replace")
         except OSError:
             traceback = ""
         if not traceback:

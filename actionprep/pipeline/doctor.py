@@ -138,8 +138,8 @@ def _machine() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     extras = {
-        "transformers": ("hf", "ViTPose and RT-DETR"),
-        "s3fs": ("s3", "stores behind s3:// URLs"),
+        "transformers": ("hf", "ViTPose, RT-DETR, Grounding DINO and SAM 2"),
+        "obstore": ("s3", "stores behind s3:// URLs"),
         "dask_jobqueue": ("slurm", "--slurm"),
         "wandb": ("wandb", "logging to Weights & Biases"),
         "onnxruntime": ("export", "checking exported ONNX models"),
@@ -175,6 +175,11 @@ def _mask_sources() -> Iterator[Finding]:
         if name == "person" and not _has_mediapipe():
             remedy = f"{INSTALL} mediapipe (about 1 GB, once)"
             yield Finding(f"masks {name}", "missing", MASK_SOURCES.help(name), remedy)
+        elif name == "text" and importlib.util.find_spec("transformers") is None:
+            yield Finding(f"masks {name}", "missing", MASK_SOURCES.help(name), "pip install 'actionprep[hf]'")
+        elif name == "text":
+            detail = "weights are downloaded on first use, or set masks.detector and masks.segmenter"
+            yield Finding(f"masks {name}", "ready", f"{MASK_SOURCES.help(name)}; {detail}")
         else:
             yield Finding(f"masks {name}", "ready", MASK_SOURCES.help(name))
 

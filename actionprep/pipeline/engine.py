@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actionprep.datasets.store.lock import LockClaim, build_lock
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.lock import BuildLock, Claim, hold
+from actionprep.datasets.store.zarr_store import ItemKey, Mark, Store
 from actionprep.errors import ActionprepError
 from actionprep.pipeline.fault_log import InternalError, explained_faults
 from actionprep.pipeline.index import find_stage
@@ -121,7 +121,7 @@ def build(
         elif item.action == "blocked":
             report.blocked[item.key] = item.why
     begun = indexed = time.perf_counter()
-    with build_lock(lock_path or store.require_local() / ".lock") as lock, store.claimed(lock.claim):
+    with hold(store.lock() if lock_path is None else BuildLock(lock_path)) as lock, store.claimed(lock.claim):
         fatal_here = _mark_here(store).exists()
         store.clear_partial()
         failures = _Failures(failure_budget, len(plan.view_tasks))
@@ -220,7 +220,7 @@ def _outcomes(
     store: Store,
     workers: Workers,
     log_folder: Path | None,
-    claim: LockClaim,
+    claim: Claim,
     item_timeout: float,
     *,
     fatal_here: bool,
@@ -256,7 +256,7 @@ def _here_then_on_workers(
     store: Store,
     workers: Workers,
     log_folder: Path | None,
-    claim: LockClaim,
+    claim: Claim,
     item_timeout: float,
 ) -> Generator[TaskOutcome]:
     """Run tasks in this process until worker processes would finish the rest earlier, then start those."""
@@ -303,17 +303,17 @@ def _amount(task: ViewTask) -> float:
     return max(1.0, float(source.num_frames) * max(1, source.height * source.width))
 
 
-def _mark_here(store: Store) -> Path:
-    return store.require_local() / ".partial" / HERE
+def _mark_here(store: Store) -> Mark:
+    return store.mark(HERE)
 
 
 def _in_this_process(
     task: ViewTask,
     store: Store,
     log_folder: Path | None,
-    claim: LockClaim,
+    claim: Claim,
     *,
-    mark: Path | None = None,
+    mark: Mark | None = None,
     progress: Callable[[int], None] | None = None,
     item_timeout: float = 0.0,
 ) -> TaskOutcome:

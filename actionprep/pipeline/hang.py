@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
 # How much later a hang is ended that keeps Python's lock, if another thread of this process should print a message first.
@@ -60,7 +59,9 @@ def _arm() -> None:
 
 
 @contextmanager
-def hang_watch(mark: Path | None, timeout: float, *, message: str | None = None) -> Iterator[HangWatch | None]:
+def hang_watch(
+    mark: os.PathLike[str] | None, timeout: float, *, message: str | None = None
+) -> Iterator[HangWatch | None]:
     """End this process if the task in the block makes no progress.
 
     Args:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actionprep.datasets.store.lock import LockClaim
-from actionprep.datasets.store.zarr_store import Store
+from actionprep.datasets.store.lock import Claim
+from actionprep.datasets.store.opening import open_zarr_store
+from actionprep.datasets.store.zarr_store import Mark, Store
 from actionprep.errors import ActionprepError, InputError, SetupError, UserError, explained_disk_errors
 from actionprep.pipeline.hang import hang_watch
 from actionprep.pipeline.index import find_stage
@@ -67,8 +68,8 @@ def run_task(
     *,
     threads: int = 1,
     builder: int | None = None,
-    mark: Path | None = None,
-    claim: LockClaim | None = None,
+    mark: Mark | None = None,
+    claim: Claim | None = None,
     on_cluster: bool = False,
     progress: Callable[[int], None] | None = None,
     item_timeout: float = 0.0,
@@ -97,7 +98,7 @@ def run_task(
     _prepare_worker(builder, threads)
     stop_if_canceled = _watch_for_cancellation() if on_cluster else _never_stop
     try:
-        store = Store(store_url)
+        store = open_zarr_store(store_url)
     except UserError as error:
         raise SetupError(
             f"The store {store_url} was removed during the build, or this machine cannot see it: {error}"
@@ -206,12 +207,15 @@ def _build_view_item(item: PlannedItem, task: ViewTask, store: Store, note_progr
 
 
 @contextmanager
-def _marked(mark: Path | None) -> Iterator[None]:
+def _marked(mark: Mark | None) -> Iterator[None]:
     if mark is None:
         yield
         return
-    with explained_disk_errors(mark.parent):
-        mark.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(mark, Path):
+        with explained_disk_errors(mark.parent):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+    else:
         mark.touch()
     try:
         yield
@@ -231,7 +235,7 @@ def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[],
     return run
 
 
-def _watch_lock(claim: LockClaim | None) -> Callable[[], None]:
+def _watch_lock(claim: Claim | None) -> Callable[[], None]:
     """Return a function that raises LockLostError once another builder holds the lock. It reads the lock once per second."""
     if claim is None:
         return _never_stop

@@ -25,6 +25,7 @@ from actionprep.api import predict_videos
 from actionprep.api.video_store import store_of_videos
 from actionprep.cli.train import app
 from actionprep.datasets.store.zarr_store import Store
+from actionprep.errors import UserError
 from actionprep.pipeline.index import load_stages
 from actionprep.training import predict
 from actionprep.training.fit import fit
@@ -313,3 +314,19 @@ def test_predict_recordings_of_a_store(runs, tmp_path):
     done = CliRunner().invoke(app, [*words, "--recording", names[0], "--live", "0"])
     assert done.exit_code == 2
     assert "Give exactly one of these: videos" in " ".join(done.output.split())
+
+
+def test_predict_command_starts_workers_as_needed(runs, tmp_path, monkeypatch):
+    used = []
+
+    def stop(*arguments, **options):
+        used.append(arguments[5])
+        raise UserError("stop")
+
+    monkeypatch.setattr("actionprep.api.predict.store_of_videos", stop)
+    video = square_video(tmp_path / "a.mp4")
+    words = ["predict", str(video), "--run", str(runs[0].folder), "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, words).exit_code != 0
+    [workers] = used
+    assert workers.as_needed
+    assert workers.count >= 1

@@ -47,6 +47,14 @@ def test_person_masks_are_pixels_of_high_probability(environment):
     assert np.array_equal(more, frames[..., 1] > 0)
 
 
+def test_person_crash_names_the_frame_of_the_view(environment):
+    frames = np.zeros((6, 30, 41, 3), np.uint8)
+    frames[4, 0, 0, 2] = 13
+    with pytest.raises(InputError, match="worker stopped with exit code 7") as caught:
+        masks_of(frames, MasksSettings(source="person", environment=str(environment)))
+    assert (caught.value.frame, caught.value.backend) == (4, "mediapipe")
+
+
 def test_person_identity_is_the_version_and_the_weights(environment):
     identity = Masks.identity(MasksSettings(source="person", environment=str(environment)))
     assert identity["mediapipe"] == "0.10.21"

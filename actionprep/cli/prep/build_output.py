@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from actionprep.api import Study
+    from actionprep.datasets.findings import Finding
     from actionprep.datasets.recordings import View
     from actionprep.datasets.store.zarr_store import ItemKey
     from actionprep.pipeline.engine import BuildReport
@@ -314,3 +315,11 @@ def report_joints_outside(counts: Sequence[tuple[Any, int, int]]) -> None:
         output.warn(f"{text} Run 'actionprep show pose' to check them.")
     else:
         output.note(text)
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Print the findings of a scan or import, equal ones grouped."""
+    from actionprep.datasets.findings import group_findings
+
+    rows = [(group.kind, len(group.findings), group.where, group.message) for group in group_findings(findings)]
+    output.print_table("Findings", ("kind", "count", "where", "what"), rows)

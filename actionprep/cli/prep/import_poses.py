@@ -9,7 +9,7 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Numbers, Real, Text, Where, with_study
-from actionprep.cli.prep.build_output import report_joints_outside
+from actionprep.cli.prep.build_output import print_findings, report_joints_outside
 
 if TYPE_CHECKING:
     from actionprep.api import ImportedPoses
@@ -84,10 +84,9 @@ def import_(
 def _print_imported(done: ImportedPoses, counts: dict[str, int], study: Path | None) -> None:
     catalog, report = done.study.catalog, done.report
     output.print_table("Imported", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
-    for finding in catalog.findings[:8]:
-        output.warn(f"{finding.kind}: {finding.where}: {finding.message}")
-    if len(catalog.findings) > 8:
-        output.warn(f"and {len(catalog.findings) - 8} more; 'actionprep scan' lists them.")
+    if catalog.findings:
+        print_findings(catalog.findings)
+        output.note("'actionprep scan' writes all of them to a file.")
     keys = done.study.store.items("pose")
     if sums := done.study.events(keys).get("pose"):
         counted = [(what, f"{count:,}") for what, count in sums.items()]

@@ -10,6 +10,7 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Number, Real, StudyOption, Text, Texts, Where, with_study
+from actionprep.cli.prep.build_output import print_findings
 from actionprep.cli.prep.options import opened_study
 from actionprep.json_values import counted
 
@@ -106,7 +107,6 @@ def scan(
 ) -> None:
     """Read the packets of every video and write the catalog; changes no input."""
     from actionprep.datasets.annotation_template import write_template
-    from actionprep.datasets.findings import group_findings
     from actionprep.datasets.scan import findings_file
 
     opened = opened_study(study)
@@ -138,10 +138,7 @@ def scan(
         )
         return
     if report.findings:
-        rows = [
-            (group.kind, len(group.findings), group.where, group.message) for group in group_findings(report.findings)
-        ]
-        output.print_table("Findings", ("kind", "count", "where", "what"), rows)
+        print_findings(report.findings)
         total = len(report.findings)
         output.note(f"{counted(total, 'finding')}, each with its line, in {all_findings}")
     output.print_table("Catalog", ("what", "count"), [(name, f"{count:,}") for name, count in counts.items()])
@@ -153,6 +150,12 @@ def scan(
             f"{counted(num_unreadable, 'video')} cannot be read; the others are used without "
             f"{'them' if num_unreadable > 1 else 'it'}."
         )
+    if catalog.recordings and not catalog.labels and template is None:
+        output.print_next(
+            with_study("actionprep scan --template segments.csv", study),
+            "writes a table to label your recordings in; nothing is labeled yet",
+        )
+        return
     output.print_next(with_study("actionprep plan", study), "shows what a build would do")
 
 

@@ -190,9 +190,14 @@ def _jobs_of_videos(
     """Return a function per recording that predicts it, by name."""
     from actionprep.api import group_videos, predict_videos
     from actionprep.datasets.paths import below
+    from actionprep.pipeline.tasks import Workers
+    from actionprep.pipeline.workload import usable_cores
 
+    workers = Workers(usable_cores(), as_needed=True)
     return {
-        name: partial(predict_videos, model, paths, recording=name, out=below(results, name), **options)
+        name: partial(
+            predict_videos, model, paths, recording=name, out=below(results, name), workers=workers, **options
+        )
         for name, paths in group_videos(model, videos).items()
     }
 

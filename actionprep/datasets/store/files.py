@@ -12,6 +12,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 from actionprep.datasets.paths import check_link, walk
+from actionprep.datasets.store.index import Signature
 from actionprep.errors import SetupError, UserError
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
@@ -37,6 +38,10 @@ class StoreFiles(ABC):
             folders that are taken out of the list are not visited.
         """
 
+    def signature(self, path: str) -> Signature | None:
+        """State of a file, which changes with its content; None where there is none, or where none is known."""
+        return None
+
     @abstractmethod
     def open_array(self, path: str) -> Any:
         """The array at a path, opened by zarr-python."""
@@ -58,6 +63,10 @@ class LocalFiles(StoreFiles):
             if error.errno == errno.EIO:
                 return b""
             raise SetupError(f"Cannot read {self.root / path}: {error.strerror}.") from error
+
+    def signature(self, path: str) -> Signature | None:
+        """State of a file, through symbolic links."""
+        return Signature.of(f"{self.root}/{path}")
 
     def folders(self, path: str) -> list[str]:
         """Names of the folders in a folder, symbolic links to folders included."""

@@ -122,6 +122,11 @@ class Index:
             content = (root / FILE).read_bytes()
         except OSError:
             return None
+        return cls.parse(content)
+
+    @classmethod
+    def parse(cls, content: bytes) -> Index | None:
+        """Read an index from the content of its file; None if it is not what was written."""
         checksum, _, body = content.partition(b"\n")
         if checksum != hashlib.sha256(body).hexdigest().encode():
             return None
@@ -148,8 +153,8 @@ class Index:
                 index.records[path].attributes = None
         return index
 
-    def write(self, root: Path) -> None:
-        """Write the index of a store at once. Where the disk refuses, there is none, and the next reader walks again."""
+    def content(self) -> bytes:
+        """Content of the file of the index."""
         head = {
             "format": _FORMAT,
             "taken_ns": self.taken_ns,
@@ -160,10 +165,14 @@ class Index:
         }
         parts = [json.dumps(head, separators=(",", ":")).encode(), *(record.text() for record in self.records.values())]
         body = b"\n".join(parts)
+        return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+
+    def write(self, root: Path) -> None:
+        """Write the index of a store at once. Where the disk refuses, there is none, and the next reader walks again."""
         draft = root / f"{FILE}.{uuid.uuid4().hex}"
         with suppress(OSError):
             try:
-                draft.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+                draft.write_bytes(self.content())
                 draft.replace(root / FILE)
             finally:
                 discard(draft)

@@ -11,11 +11,11 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from actionprep.errors import SetupError, UserError, discard, explained_disk_errors
 
@@ -47,7 +47,40 @@ def build_lock(path: Path) -> Iterator[BuildLock]:
     Raises:
         UserError: If a running builder holds the lock; the message contains its owner and age.
     """
-    lock = BuildLock(path)
+    with hold(BuildLock(path)) as lock:
+        yield lock
+
+
+class Claim(Protocol):
+    """Proof that a builder holds the lock of a store, which can be sent to worker processes."""
+
+    def require_held(self) -> None:
+        """Raise LockLostError if another builder took over the lock."""
+
+
+class Lock(Protocol):
+    """Lock of a store."""
+
+    @property
+    def claim(self) -> Claim:
+        """Proof that this builder holds it."""
+
+    def acquire(self) -> None:
+        """Take the lock, also from a dead owner; raises UserError while a running builder holds it."""
+
+    def touch(self) -> None:
+        """Update the heartbeat, unless another builder holds the lock."""
+
+    def release(self) -> None:
+        """Release the lock, if this builder still holds it."""
+
+
+_AnyLock = TypeVar("_AnyLock", bound=Lock)
+
+
+@contextmanager
+def hold(lock: _AnyLock) -> Iterator[_AnyLock]:
+    """Hold a lock while the block runs, with a heartbeat."""
     lock.acquire()
     stop = threading.Event()
 
@@ -88,12 +121,7 @@ class LockClaim:
         except OSError:
             return
         if owner is not None and owner.token != self.token:
-            raise LockLostError(
-                f"Another builder took over the lock of this store: {owner}.\n"
-                "This build stopped. Committed items are complete. The other builder could not see this process and its "
-                f"last heartbeat was older than {ABANDONED_S / 60:.0f} minutes, or somebody deleted {self.path}.\n"
-                "Wait for the other builder, then run the same command again."
-            )
+            raise lost_to(owner, self.path)
 
 
 class BuildLock:
@@ -112,7 +140,7 @@ class BuildLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_name(f"{self.path.name}.{self.claim.token}")
         try:
-            draft.write_text(json.dumps(asdict(_Owner.of_this_process(self.claim.token))), encoding="utf-8")
+            draft.write_text(json.dumps(asdict(LockOwner.of_this_process(self.claim.token))), encoding="utf-8")
             while True:
                 try:
                     _appear(draft, self.path)
@@ -144,11 +172,8 @@ class BuildLock:
         owner = _read(self.path)
         if owner is None:
             return
-        if _alive(owner, self.path, now):
-            raise UserError(
-                f"Another builder is using this store: {owner}.\n"
-                f"Wait for it, or stop it. If it no longer runs, delete {self.path}."
-            )
+        if is_alive(owner, lambda: _heartbeat_age(self.path, now)):
+            raise held_by(owner, self.path)
         # Move the dead owner's file away first: only one of two competing builders can.
         grave = self.path.with_name(f"{self.path.name}.dead-{uuid.uuid4().hex}")
         try:
@@ -164,7 +189,7 @@ class BuildLock:
 
 
 @dataclass(frozen=True)
-class _Owner:
+class LockOwner:
     """Content of a lock file.
 
     Attributes:
@@ -187,7 +212,8 @@ class _Owner:
     since: float
 
     @classmethod
-    def of_this_process(cls, token: str) -> _Owner:
+    def of_this_process(cls, token: str) -> LockOwner:
+        """Describe this process."""
         return cls(
             token=token,
             host=socket.gethostname(),
@@ -201,7 +227,7 @@ class _Owner:
         )
 
     @classmethod
-    def parse(cls, document: Any) -> _Owner | None:
+    def parse(cls, document: Any) -> LockOwner | None:
         """Parse the owner in a JSON document; None if a field is missing or invalid."""
         if not isinstance(document, dict):
             return None
@@ -220,7 +246,7 @@ class _Owner:
         return f"process {self.pid} of {self.user} on {self.host} ({self.command}), since {_duration(age)}"
 
 
-_UNREADABLE = _Owner("unreadable", "?", None, None, 0, None, "?", "?", 0.0)
+UNREADABLE = LockOwner("unreadable", "?", None, None, 0, None, "?", "?", 0.0)
 """Owner of a foreign or truncated file, which no running builder can have written."""
 
 
@@ -238,7 +264,7 @@ def _appear(draft: Path, path: Path) -> None:
         file.write(draft.read_text(encoding="utf-8"))
 
 
-def _read(path: Path) -> _Owner | None:
+def _read(path: Path) -> LockOwner | None:
     """Read the owner in a lock file; None if the file does not exist."""
     deadline = time.monotonic() + WRITING_S
     try:
@@ -248,17 +274,45 @@ def _read(path: Path) -> _Owner | None:
             if content or time.time() - path.stat().st_mtime > WRITING_S or time.monotonic() > deadline:
                 break
             time.sleep(0.05)
-        # Large integers, deep nesting and other encodings raise other errors than invalid JSON.
-        return _Owner.parse(json.loads(content.decode("utf-8"))) or _UNREADABLE
+        return owner_in(content)
     except FileNotFoundError:
         return None
+
+
+def owner_in(content: bytes) -> LockOwner:
+    """Owner in the content of a lock; `UNREADABLE` if no builder can have written it."""
+    try:
+        return LockOwner.parse(json.loads(content.decode("utf-8"))) or UNREADABLE
     except (ValueError, RecursionError, OverflowError):
-        return _UNREADABLE
+        # Large integers, deep nesting and other encodings raise other errors than invalid JSON.
+        return UNREADABLE
 
 
-def _alive(owner: _Owner, path: Path, now: float) -> bool:
-    """Whether the owner of a lock may still be running; `now` is the time by the clock of the lock's disk."""
-    if owner == _UNREADABLE:
+def lost_to(owner: LockOwner, lock: object) -> LockLostError:
+    """Return the error of a builder whose lock another one took over."""
+    return LockLostError(
+        f"Another builder took over the lock of this store: {owner}.\n"
+        "This build stopped. Committed items are complete. The other builder could not see this process and its "
+        f"last heartbeat was older than {ABANDONED_S / 60:.0f} minutes, or somebody deleted {lock}.\n"
+        "Wait for the other builder, then run the same command again."
+    )
+
+
+def held_by(owner: LockOwner, lock: object) -> UserError:
+    """Return the error of a builder that finds the lock of a running one."""
+    return UserError(
+        f"Another builder is using this store: {owner}.\nWait for it, or stop it. If it no longer runs, delete {lock}."
+    )
+
+
+def is_alive(owner: LockOwner, heartbeat_age: Callable[[], float | None]) -> bool:
+    """Whether the owner of a lock may still be running.
+
+    Args:
+        owner: The owner.
+        heartbeat_age: Returns the seconds since its last heartbeat by the clock of the disk; None if the lock is gone.
+    """
+    if owner == UNREADABLE:
         return False
     ours = (socket.gethostname(), _boot_id(), _pid_namespace())
     if (owner.host, owner.boot, owner.pid_namespace) == ours:
@@ -266,10 +320,15 @@ def _alive(owner: _Owner, path: Path, now: float) -> bool:
         start = _process_start(owner.pid)
         return start is not None and start == owner.process_start
     # On another machine, in another container or before a reboot, the process id means something else.
+    age = heartbeat_age()
+    return age is not None and age < ABANDONED_S
+
+
+def _heartbeat_age(path: Path, now: float) -> float | None:
     try:
-        return now - path.stat().st_mtime < ABANDONED_S
+        return now - path.stat().st_mtime
     except FileNotFoundError:
-        return False
+        return None
 
 
 def _boot_id() -> str | None:

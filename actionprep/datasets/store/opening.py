@@ -24,7 +24,7 @@ def open_store(store: Store | str | Path) -> Store:
     url = without_file_scheme(str(store))
     path = Path(url)
     if "://" in url or "::" in url or (path / "zarr.json").exists():
-        return Store(url)
+        return open_zarr_store(url)
     if path.is_file() or path.suffix.lower() in (".h5", ".hdf5"):
         return _open_file(path)
     from actionprep.datasets.store.npz_store import NpzStore, is_npz_folder
@@ -36,6 +36,15 @@ def open_store(store: Store | str | Path) -> Store:
         listed = name_list([folder.name for folder in inside])
         raise UserError(f"{path} has {len(inside)} folders of npz snippets: {listed}. Name one of them.")
     return NpzStore(inside[0]) if inside else Store(store)
+
+
+def open_zarr_store(url: str | Path, *, create: bool = False, check_root: bool = True) -> Store:
+    """Open a Zarr store on a disk or behind a URL; see `Store` for the arguments."""
+    if str(url).startswith("s3://"):
+        from actionprep.datasets.store.object_store import ObjectStore
+
+        return ObjectStore(url, create=create, check_root=check_root)
+    return Store(url, create=create, check_root=check_root)
 
 
 def _may_be_npz_folder(folder: Path) -> bool:

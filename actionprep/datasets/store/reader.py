@@ -8,21 +8,25 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import resource
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 
-from actionprep.datasets.store.files import LocalFiles, StoreFiles
+from actionprep.datasets.store.files import LocalFiles, RemoteFiles, StoreFiles
 from actionprep.errors import ActionprepError
 
 _MISSING = 2**64 - 1
+
+DATA = ".data"
+"""Folder of the arrays of items that were written to a bucket."""
 
 # A mapped file stays open, and the number of open files per process is limited (often 1024, on some systems 256). So small
 # files are read, and at most a quarter of the limit is used for maps.
@@ -55,7 +59,15 @@ class ItemReader:
         self._attributes = attributes
         # Arrays that another program added can be read, but are not part of the item.
         self._recorded: dict[str, str] = attributes.get("arrays", {})
-        added = (name for name in files.folders(where) if name not in self._recorded)
+        self._place = where
+        added: list[str] = []
+        if "data" in attributes:
+            # An item that was written to a bucket, where nothing is moved into place.
+            self._place = str(attributes["data"])
+            if not re.fullmatch(rf"{re.escape(DATA)}/[0-9a-f]{{32}}", self._place):
+                raise DamagedItemError(f"Damaged item {where}: its arrays are outside {DATA}, at {self._place!r:.80}.")
+        else:
+            added = [name for name in files.folders(where) if name not in self._recorded]
         self._names = sorted(
             [*self._recorded, *(name for name in added if files.read(f"{where}/{name}/zarr.json") is not None)]
         )
@@ -106,18 +118,24 @@ class ItemReader:
         return "\n".join([f"Item {self.where}", *lines])
 
     def _open(self, name: str) -> ArrayReader:
-        where = f"{self.where}/{name}"
-        raw = self._files.read(f"{where}/zarr.json")
+        where, place = f"{self.where}/{name}", f"{self._place}/{name}"
+        raw = self._files.read(f"{place}/zarr.json")
         if raw is None:
             raise DamagedItemError(f"Damaged array {where}: its metadata (zarr.json) is missing.")
         if name in self._recorded and hashlib.sha256(raw).hexdigest() != self._recorded[name]:
             raise DamagedItemError(f"Damaged array {where}: its metadata (zarr.json) is not what was written.")
         if isinstance(self._files, LocalFiles):
-            mapped = _open_mapped(where, self._files.root / where, raw)
+            mapped = _open_mapped(where, self._files.root / place, raw)
             if mapped is not None:
                 return mapped
+        elif not isinstance(self._files, RemoteFiles):
+            from actionprep.datasets.store.object_reader import open_object_array
+
+            reader = open_object_array(where, self._files, place, raw)
+            if reader is not None:
+                return reader
         try:
-            return ZarrArrayReader(where, self._files.open_array(where))
+            return ZarrArrayReader(where, self._files.open_array(place))
         except Exception as error:  # zarr-python has no common error for metadata that it cannot read
             raise DamagedItemError(f"Damaged array {where}: zarr cannot open it ({error}).") from error
 
@@ -208,7 +226,7 @@ class MappedArrayReader(ArrayReader):
     little-endian offset and length, then crc32c), inner codecs `bytes`, optionally `zstd`, `crc32c`.
     """
 
-    def __init__(self, where: str, folder: Path, metadata: dict[str, Any], layout: _Layout) -> None:
+    def __init__(self, where: str, folder: Path, metadata: dict[str, Any], layout: Layout) -> None:
         self.where = where
         self._folder = folder
         self.shape = tuple(metadata["shape"])
@@ -219,7 +237,7 @@ class MappedArrayReader(ArrayReader):
         self._layout = layout
         self._row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._tail = "/0" * (len(self.shape) - 1)
-        self._files: dict[int, _MappedFile] = {}
+        self._files: dict[int, ChunkFile] = {}
         self._ready: dict[int, np.ndarray] = {}  # views of mapped chunks with verified checksums
 
     def __getstate__(self) -> dict[str, Any]:
@@ -254,23 +272,21 @@ class MappedArrayReader(ArrayReader):
             return ready
         file = self._files.get(file_index)
         if file is None:
-            path = self._folder / f"c/{file_index}{self._tail}"
-            file = self._files[file_index] = _MappedFile(self.where, path, self._layout)
-            if file.is_mapped:
-                _keep_few_open(self, file_index)
+            file = self._open_file(file_index)
         offset, length = int(file.offsets[inner]), int(file.lengths[inner])
-        if offset == _MISSING or offset + length > len(file.bytes):
-            raise DamagedItemError(f"Damaged array {self.where}: chunk {chunk} is missing from {file.path.name}.")
-        stored = file.bytes[offset : offset + length - 4]
+        if offset == _MISSING or offset + length > file.size:
+            raise DamagedItemError(f"Damaged array {self.where}: chunk {chunk} is missing from {file.name}.")
+        content = file.part(offset, length)
+        stored = content[:-4]
         if not file.verified[inner]:
-            expected = int.from_bytes(file.bytes[offset + length - 4 : offset + length].tobytes(), "little")
-            if google_crc32c.value(stored) != expected:
+            if google_crc32c.value(stored) != int.from_bytes(content[-4:].tobytes(), "little"):
                 raise DamagedItemError(f"Damaged array {self.where}: the checksum of chunk {chunk} does not match.")
-            file.verified[inner] = True
+            file.verified[inner] = file.is_kept
         if not self._layout.zstd:
             if len(stored) != self._layout.rows_per_chunk * self._row_bytes:
                 raise DamagedItemError(f"Damaged array {self.where}: chunk {chunk} has {len(stored)} bytes.")
-            self._ready[chunk] = stored
+            if file.is_kept:
+                self._ready[chunk] = stored
             return stored
         from numcodecs.zstd import decompress
 
@@ -283,6 +299,15 @@ class MappedArrayReader(ArrayReader):
         if len(values) != self._layout.rows_per_chunk * self._row_bytes:
             raise DamagedItemError(f"Damaged array {self.where}: chunk {chunk} has {len(values)} bytes.")
         return values
+
+    def _open_file(self, file_index: int) -> ChunkFile:
+        """Open a file of chunks, and keep it for further reads."""
+        path = self._folder / f"c/{file_index}{self._tail}"
+        file = _MappedFile(self.where, path, self._layout)
+        self._files[file_index] = file
+        if file.is_mapped:
+            _keep_few_open(self, file_index)
+        return file
 
     def _let_go(self, file_index: int) -> None:
         """Drop a file. It is closed when no view of it is left."""
@@ -304,11 +329,50 @@ def _keep_few_open(reader: MappedArrayReader, file_index: int) -> None:
             owner._let_go(index)
 
 
-class _MappedFile:
-    """One chunk or shard file, with the offsets of its chunks and whether their checksums were verified."""
+class ChunkFile(ABC):
+    """One chunk or shard file.
 
-    def __init__(self, where: str, path: Path, layout: _Layout) -> None:
-        self.path = path
+    Attributes:
+        name: Name for messages.
+        size: Its size in bytes.
+        is_kept: Whether all its bytes are at hand.
+        offsets: Offset of each chunk in it.
+        lengths: Length of each chunk.
+        verified: Whether the checksum of each chunk was verified.
+    """
+
+    name: str
+    size: int
+    is_kept: bool
+
+    def _locate_chunks(self, where: str, layout: Layout, end: np.ndarray) -> None:
+        """Set the places of the chunks from the last bytes of the file; raises DamagedItemError if the index is damaged."""
+        if layout.sharded:
+            index = end[-layout.index_bytes : -4]
+            if len(index) != layout.index_bytes - 4 or google_crc32c.value(index) != int.from_bytes(
+                end[-4:].tobytes(), "little"
+            ):
+                raise DamagedItemError(
+                    f"Damaged array {where}: the index of shard {self.name} is cut or does not match."
+                )
+            pairs = index.view("<u8") if index.ctypes.data % 8 == 0 else np.frombuffer(index.tobytes(), "<u8")
+            self.offsets, self.lengths = pairs[0::2].copy(), pairs[1::2].copy()
+        else:
+            self.offsets, self.lengths = np.zeros(1, np.uint64), np.array([self.size], np.uint64)
+        self.verified = np.zeros(len(self.offsets), bool)
+
+    @abstractmethod
+    def part(self, offset: int, length: int) -> np.ndarray:
+        """Bytes of the file."""
+
+
+class _MappedFile(ChunkFile):
+    """A file on a disk."""
+
+    is_kept = True
+
+    def __init__(self, where: str, path: Path, layout: Layout) -> None:
+        self.name = path.name
         try:
             with open(path, "rb") as file:
                 self.is_mapped = os.fstat(file.fileno()).st_size > SMALL_FILE_BYTES
@@ -325,21 +389,15 @@ class _MappedFile:
                 "cannot be read" if isinstance(error, OSError) and error.errno == errno.EIO else "is missing or empty"
             )
             raise DamagedItemError(f"Damaged array {where}: file {path.name} {what}.") from error
-        if layout.sharded:
-            size = 16 * layout.chunks_per_file
-            index = self.bytes[-size - 4 : -4]
-            if len(index) != size or google_crc32c.value(index) != int.from_bytes(self.bytes[-4:].tobytes(), "little"):
-                raise DamagedItemError(
-                    f"Damaged array {where}: the index of shard {path.name} is cut or does not match."
-                )
-            pairs = index.view("<u8") if index.ctypes.data % 8 == 0 else np.frombuffer(index.tobytes(), "<u8")
-            self.offsets, self.lengths = pairs[0::2].copy(), pairs[1::2].copy()
-        else:
-            self.offsets, self.lengths = np.zeros(1, np.uint64), np.array([len(self.bytes)], np.uint64)
-        self.verified = np.zeros(len(self.offsets), bool)
+        self.size = len(self.bytes)
+        self._locate_chunks(where, layout, self.bytes)
+
+    def part(self, offset: int, length: int) -> np.ndarray:
+        """Bytes of the file."""
+        return self.bytes[offset : offset + length]
 
 
-class _Layout:
+class Layout:
     """Layout of the chunks of an array, from its metadata."""
 
     def __init__(self, metadata: dict[str, Any]) -> None:
@@ -364,6 +422,7 @@ class _Layout:
         self.zstd = "zstd" in names
         self.rows_per_chunk = int(chunk[0])
         self.chunks_per_file = int(outer[0]) // int(chunk[0])
+        self.index_bytes = 16 * self.chunks_per_file + 4
         if self.chunks_per_file < 1 or not all(type(size) is int and size >= 0 for size in metadata["shape"]):
             raise TypeError("sizes")
         if np.dtype(metadata["data_type"]).kind not in "biuf":
@@ -374,16 +433,27 @@ class _Layout:
 
 
 @functools.lru_cache(maxsize=256)
-def _parsed(raw: bytes) -> tuple[dict[str, Any], _Layout]:
+def _parsed(raw: bytes) -> tuple[dict[str, Any], Layout]:
     """Parse the metadata of an array. Many items of a product have the same."""
     metadata = json.loads(raw)
-    return metadata, _Layout(metadata)
+    return metadata, Layout(metadata)
 
 
 def _open_mapped(where: str, folder: Path, raw: bytes) -> ArrayReader | None:
-    """Open an array; None for a layout that the mapped reader does not support."""
+    """Open an array on a disk; None for a layout that the mapped reader does not support."""
+    return open_by_layout(where, raw, lambda metadata, layout: MappedArrayReader(where, folder, metadata, layout))
+
+
+def open_by_layout(
+    where: str, raw: bytes, reader: Callable[[dict[str, Any], Layout], ArrayReader]
+) -> ArrayReader | None:
+    """Open an array with a reader of chunks; None for a layout that only zarr-python supports.
+
+    Raises:
+        DamagedItemError: If `raw` is not the metadata of an array.
+    """
     try:
-        return MappedArrayReader(where, folder, *_parsed(raw))
+        return reader(*_parsed(raw))
     except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError, json.JSONDecodeError) as error:
         raise DamagedItemError(f"Damaged array {where}: its metadata is not that of an array ({error!r}).") from error
     except UnicodeDecodeError as error:

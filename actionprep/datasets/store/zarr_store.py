@@ -9,18 +9,18 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 from actionprep.datasets.paths import below, check_link, name_problem
 from actionprep.datasets.store.digest import ContentHash
 from actionprep.datasets.store.files import LocalFiles, RemoteFiles, StoreFiles
 from actionprep.datasets.store.index import Folder, Index, Record, Signature, drafts
-from actionprep.datasets.store.lock import LockClaim
+from actionprep.datasets.store.lock import BuildLock, Claim, Lock
 from actionprep.datasets.store.metadata import (
     CHECKSUM,
     SCHEMA,
@@ -84,7 +84,7 @@ class Damage:
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """An item or a folder, with the bytes of its zarr.json (None where it has none) and their content.
 
     Attributes:
@@ -107,6 +107,7 @@ class _Group:
 
     @property
     def key(self) -> ItemKey:
+        """Key of an item; the path of a folder in its parts."""
         if self.record is not None:
             return ItemKey(*self.record.key)
         named: Any = (self.document or {"attributes": {}})["attributes"].get("item")
@@ -117,8 +118,28 @@ class _Group:
         return ItemKey(product, recording, view) if recording else ItemKey(product, rest)
 
 
+class Mark(Protocol):
+    """A file that exists while a task runs, and stays if its process dies."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    def __fspath__(self) -> str:
+        """Path of a file of this machine, which receives the traceback if the task hangs."""
+
+    def exists(self) -> bool:
+        """Whether it exists."""
+
+    def touch(self) -> None:
+        """Create it."""
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Delete it."""
+
+
 class Store:
-    """A store on a local disk, or a read-only store at an fsspec URL ("s3://…").
+    """A store on a local disk, or a read-only store at an fsspec URL; `ObjectStore` writes to s3:// as well.
 
     An item is identified by its path in the store; metadata that names another path is damage. Symbolic links to folders
     above the items are followed, so a product may be on another disk. Links inside an item are damage. Nothing is written
@@ -133,26 +154,33 @@ class Store:
         """Open a store.
 
         Args:
-            url: Folder, file:// URL, or another URL that zarr-python opens (s3://…, zip::FILE).
+            url: Folder, file:// URL, or another URL that zarr-python opens (gs://…, zip::FILE).
             create: Whether to create a store if the folder has none.
             check_root: Whether to raise DamagedStore; False opens a store with a damaged root, for `verify`.
         """
         self.url = without_file_scheme(str(url))
         self.path = None if "://" in self.url or "::" in self.url else Path(self.url)
-        self._files: StoreFiles = RemoteFiles(self.url) if self.path is None else LocalFiles(self.path)
+        self._files = self._files_at(self.url)
         self._readers: dict[ItemKey, ItemReader] = {}
-        self._claim: LockClaim | None = None
+        self._claim: Claim | None = None
         self._index: Index | None = None
-        if create and self.path is not None and not (self.path / "zarr.json").exists():
-            with explained_disk_errors(self.path):
-                self.path.mkdir(parents=True, exist_ok=True)
-                _write_atomically(self.path / "zarr.json", root_text())
+        if create:
+            self._create_root()
         try:
             self._schema = self._read_schema()
         except DamagedStore:
             if check_root:
                 raise
             self._schema = SCHEMA
+
+    def _files_at(self, url: str) -> StoreFiles:
+        return RemoteFiles(url) if self.path is None else LocalFiles(self.path)
+
+    def _create_root(self) -> None:
+        if self.path is not None and not (self.path / "zarr.json").exists():
+            with explained_disk_errors(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                _write_atomically(self.path / "zarr.json", root_text())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_readers": {}, "_index": None}
@@ -259,18 +287,29 @@ class Store:
         """Return the folder of the store; raises UserError for a URL, which is read-only."""
         if self.path is None:
             raise UserError(
-                f"The store {self.url} is read-only: an object store cannot move an item into place.\n"
-                "Set 'store' under [study] in actionprep.toml to a folder of this machine, build there, then copy that "
-                "folder to the URL with the tool of your storage."
+                f"The store {self.url} is read-only. Set 'store' under [study] in actionprep.toml to a folder of this "
+                "machine or to s3://BUCKET/FOLDER, or build in a folder and copy it to the URL."
             )
         return self.path
+
+    def require_writable(self) -> None:
+        """Raise UserError for a store that is read-only."""
+        self.require_local()
+
+    def lock(self) -> Lock:
+        """Return the lock of the store, for `hold`; raises UserError for a store that is read-only."""
+        return BuildLock(self.require_local() / ".lock")
+
+    def mark(self, name: str) -> Mark:
+        """Return a mark with this name, which shows that a task is running."""
+        return self.require_local().resolve() / _PARTIAL / name
 
     def forget_readers(self) -> None:
         """Reopen items on their next use, because another process may have replaced them."""
         self._readers.clear()
 
     @contextmanager
-    def claimed(self, claim: LockClaim | None) -> Iterator[None]:
+    def claimed(self, claim: Claim | None) -> Iterator[None]:
         """Commit items within the block only while this lock is held."""
         before, self._claim = self._claim, claim
         try:
@@ -299,15 +338,9 @@ class Store:
                 item = ItemWriter(draft)
                 yield item
                 digest = item.close()
-                attributes = {
-                    "arrays": item.array_metadata,
-                    "digest": digest,
-                    "fingerprint": fingerprint,
-                    "item": {"product": product, "recording": recording, "view": view},
-                    "nbytes": item.nbytes,
-                    "provenance": provenance,
-                    "stage": item.attributes,
-                }
+                attributes = self._attributes_of(
+                    item, key, digest=digest, fingerprint=fingerprint, provenance=provenance
+                )
                 (draft / "zarr.json").write_text(group_text_with_checksum(attributes))
                 _sync_tree(draft)
                 if self._claim is not None:
@@ -315,6 +348,21 @@ class Store:
                 self._commit(draft, key)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
+
+    @staticmethod
+    def _attributes_of(
+        item: ItemWriter, key: ItemKey, *, digest: str, fingerprint: str, provenance: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Attributes of an item that has been written."""
+        return {
+            "arrays": item.array_metadata,
+            "digest": digest,
+            "fingerprint": fingerprint,
+            "item": {"product": key.product, "recording": key.recording, "view": key.view},
+            "nbytes": item.nbytes,
+            "provenance": provenance,
+            "stage": item.attributes,
+        }
 
     @contextmanager
     def _explained_removal(self) -> Iterator[None]:
@@ -565,7 +613,7 @@ class Store:
                 if os.path.islink(os.path.join(folder, name)):
                     raise DamagedItemError(f"Damaged item {key}: {os.path.join(folder, name)} is a symbolic link.")
 
-    def _walk(self, path: str = "", *, known: Index | None = None) -> Iterator[_Group]:
+    def _walk(self, path: str = "", *, known: Index | None = None) -> Iterator[Group]:
         """Yield the group at a path and those below it, down to items, through symbolic links to folders.
 
         Args:
@@ -606,11 +654,11 @@ class Store:
             if is_item:
                 names.clear()
                 files.clear()
-                yield _Group(folder, raw, document, True, signature=signature)
+                yield Group(folder, raw, document, True, signature=signature)
             else:
-                yield _Group(folder, raw, document, False, shown, signature)
+                yield Group(folder, raw, document, False, shown, signature)
                 for child, record in records.items():
-                    yield _Group(child, None, None, True, record=record)
+                    yield Group(child, None, None, True, record=record)
 
     def _holds_arrays(self, path: str) -> bool:
         below_it = [_join(path, name) for name in self._files.folders(path)]
@@ -646,7 +694,7 @@ class Store:
                     used.add(group.path)
         return [damage for path, damage in damaged.items() if path in used]
 
-    def _is_sound(self, folder: _Group) -> bool:
+    def _is_sound(self, folder: Group) -> bool:
         if folder.path:
             return folder.raw == group_text({}).encode()
         try:
@@ -731,8 +779,10 @@ class Snapshot(Store):
         self._readers = store._readers
         self._keys = {ItemKey(*record.key): path for path, record in index.records.items()}
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
-        return Store, (self.url,)
+    def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
+        from actionprep.datasets.store.opening import open_zarr_store
+
+        return open_zarr_store, (self.url,)
 
     def snapshot(self) -> Snapshot:
         """Return this snapshot."""
@@ -766,9 +816,7 @@ class Snapshot(Store):
         assert self._index is not None
         path = self._keys.get(key)
         record = None if path is None else self._index.records[path]
-        if self.path is not None and (
-            record is None or Signature.of(f"{self.path}/{key.path}/zarr.json") != record.signature
-        ):
+        if record is None or self._files.signature(f"{key.path}/zarr.json") != record.signature:
             return super().metadata(key)
         return self.metadata(key)
 

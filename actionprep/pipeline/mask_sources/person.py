@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actionprep.errors import InputError
 from actionprep.pipeline.mask_sources.source import MaskBlock, MaskSource
 from actionprep.pipeline.pose_backends.mediapipe_environment import (
     FOLLOW,
@@ -40,7 +41,11 @@ class PersonMasks(MaskSource):
         height, width = self.source.height, self.source.width
         foreground = np.empty((len(block.index), height, width), bool)
         for row, (mask, frame) in enumerate(zip(foreground, block.rgb, strict=True)):
-            answer = self._worker.ask(frame, FOLLOW, row)
+            try:
+                answer = self._worker.ask(frame, FOLLOW, row)
+            except InputError as problem:
+                # The worker counts frames from the start of the block.
+                raise InputError(problem.reason, frame=int(block.index[row]), backend=problem.backend) from problem
             np.greater_equal(np.frombuffer(answer, np.uint8).reshape(height, width), self._limit, out=mask)
         return MaskBlock(block.index, foreground)
 

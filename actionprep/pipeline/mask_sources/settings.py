@@ -16,7 +16,7 @@ class MasksSettings(StageSettings):
     source: str = option(
         "motion",
         "Where masks come from: motion (no weights), files (as DEVA and SAM 2 write them), person (MediaPipe's package), "
-        "pose (hull of the joints).",
+        "pose (hull of the joints), text (what a prompt names).",
     )
     files: str = option(
         "",
@@ -64,6 +64,20 @@ class MasksSettings(StageSettings):
     joint_score: float = option(0.3, "For source pose: lowest score of a joint of the hull.", ge=0, le=1)
     margin: float = option(0.03, "For source pose: the hull is grown by this share of the short side.", ge=0, lt=0.5)
 
+    prompt: str = option("", "For source text: what to segment, names separated by dots: 'hands . black sticks'.")
+    box_score: float = option(0.3, "For source text: lowest score of a detected box.", gt=0, le=1)
+    detector: str = option(
+        "IDEA-Research/grounding-dino-tiny",
+        "For source text: Grounding DINO; a folder, relative to the study's folder, or a hub name.",
+        names="file",
+    )
+    segmenter: str = option(
+        "facebook/sam2.1-hiera-tiny",
+        "For source text: SAM 2; a folder, relative to the study's folder, or a hub name.",
+        names="file",
+    )
+    device: str = option("auto", "For source text: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
     @field_validator("source")
     @classmethod
     def _known_source(cls, name: str) -> str:
@@ -71,10 +85,15 @@ class MasksSettings(StageSettings):
         return name
 
     @model_validator(mode="after")
-    def _files_are_named(self) -> Self:
+    def _belongs_to_source(self) -> Self:
         if (self.source == "files") != bool(self.files):
             raise ValueError(
                 "'files' is the pattern for source = \"files\": give both or neither, for example "
                 'source = "files", files = "masks/{recording}/{view}"'
+            )
+        if (self.source == "text") != bool(self.prompt.replace(".", "").strip()):
+            raise ValueError(
+                "'prompt' names what source = \"text\" segments: give both or neither, for example "
+                'source = "text", prompt = "hands . black sticks"'
             )
         return self

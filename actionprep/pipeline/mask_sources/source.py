@@ -92,6 +92,7 @@ MASK_SOURCES: Registry[type[MaskSource]] = Registry(
         Entry("motion", "actionprep.pipeline.mask_sources.motion:MotionMasks"),
         Entry("person", "actionprep.pipeline.mask_sources.person:PersonMasks"),
         Entry("pose", "actionprep.pipeline.mask_sources.pose:PoseMasks"),
+        Entry("text", "actionprep.pipeline.mask_sources.text:TextMasks"),
     ),
     plural="Sources",
     subclass_of="actionprep.pipeline.mask_sources.source:MaskSource",

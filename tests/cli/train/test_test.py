@@ -43,6 +43,25 @@ def test_state_is_carried_when_it_is_asked_for(run, carry):
     assert json.loads(done.stdout)["frames"]["carry"] is carry
 
 
+def test_test_epochs_prints_one_row_per_kept_epoch(tmp_path):
+    store = make_store(tmp_path / "store", subjects=4)
+    split = SplitChoice(train=("1", "2"), val=("3",), test=("4",))
+    kept = fit(store, tiny_recipe(epochs=3, keep_epochs=True), tmp_path / "run", split=split, tensorboard=False)
+    words = ["test", str(kept.folder), "--epochs", "1-3:2"]
+    done = runner.invoke(app, [*words, "--part", "val", "--json"])
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)["epochs"]
+    assert [row["epoch"] for row in rows] == [1, 3]
+    assert (kept.folder / "epochs/val.csv").read_text().splitlines()[0].startswith("epoch,accuracy,")
+    shown = runner.invoke(app, words, env={"COLUMNS": "200"})
+    assert shown.exit_code == 0, shown.output
+    assert "Epochs on test" in shown.output
+    assert "Do not choose an epoch by these metrics" in shown.output
+    refused = runner.invoke(app, ["test", str(kept.folder), "--epochs", "4"])
+    assert refused.exit_code == 2
+    assert "has no checkpoint of epoch 4. Available epochs: 1 to 3." in " ".join(refused.output.split())
+
+
 def test_test_command_rewrites_a_damaged_test(run):
     (run.folder / "test.json").write_text("{", encoding="utf-8")
     done = runner.invoke(app, ["test", str(run.folder)])

@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from frame_store_fakes import make_frame_store, tiny_pixels
+from frame_store_fakes import make_frame_store, tiny_pixels, write_frames
 from pose_fakes import write_pose
+from training_fakes import write_split
 
+from actionprep.api import export_npz
 from actionprep.datasets.products.poses import read_pose_item
+from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.datasets import SnippetDataset
 from actionprep.training.fit import fit
+from actionprep.training.inputs.frames import FramesInput
 from actionprep.training.inputs.lowres import LowresInput
 from actionprep.training.inputs.rng import Draws
 from actionprep.training.models.pixels import PixelClassifier
@@ -118,3 +122,18 @@ def test_keypoint_channels_need_poses_in_pixels(tmp_path, options):
         write_pose(store, key.recording, **options)
     with pytest.raises(UserError, match=r"pose/s1_.*/0 in .* cannot be drawn into frames: .* 2D poses in pixels"):
         batch(store, LowresInput(**WITH_JOINTS))
+
+
+def test_npz_folders_give_the_same_joints_as_the_store(tmp_path):
+    store = make_frame_store(tmp_path / "store", product="frames", subjects=3)
+    for key in store.items("frames"):
+        images = store.item("frames", key.recording, key.view)["rgb"][:, :, 4:28].copy()
+        write_frames(store, key.recording, key.view, images)
+        write_pose(store, key.recording, key.view)
+    write_split(store, "default", tested="3", val="2")
+    made = export_npz(store, tmp_path / "npz", size=24)
+    settings = FramesInput(**WITH_JOINTS)
+    expected = SnippetDataset(store, inputs=settings, split=None).batch([0])["clip"]
+    clip = SnippetDataset(open_store(made.folder), inputs=settings, split=None).batch([0])["clip"]
+    assert (expected[:, 3] == 255).any()
+    assert torch.equal(clip, expected)
