@@ -138,8 +138,18 @@ def test_a_grid_of_support_points_is_tracked_along(repo):
     assert (num_frames, mean) == (5, 100)
     assert queries.shape == (1, 38, 3)
     assert queries[0, :2].tolist() == [[2, 0, 0], [2, 511, 383]]
-    assert queries[0, 2].tolist() == [2, 8, 8]
-    assert queries[0, 37].tolist() == [2, 504, 376]
+    assert queries[0, 2].tolist() == [0, 8, 8]
+    assert queries[0, 37].tolist() == [0, 504, 376]
+
+
+@pytest.mark.parametrize(("kind", "support"), [("cotracker2", 8), ("cotracker3_online", 0)])
+def test_cotracker_reversed_pass_reads_the_full_window(repo, kind, support):
+    settings = settings_for(kind, repo)
+    track(settings, 9, np.array([[3, 0, 0], [5, 255, 191]]))
+    seen = TRACKERS.find(kind)(settings)._predictor().model.seen[-2:]
+    assert [num_frames for num_frames, _, _ in seen] == [9, 9]
+    starts = [queries[0, :, 0].tolist() for _, queries, _ in seen]
+    assert starts == [[3, 5] + [0] * 36, [5, 3] + [support] * 36]
 
 
 def test_the_online_model_never_sees_more_than_its_window(repo):
@@ -157,7 +167,7 @@ def test_identity_follows_code_and_weights(repo):
     settings = settings_for("cotracker3_offline", repo)
     kind = TRACKERS.find("cotracker3_offline")
     before = kind.identity(settings)
-    assert set(before) == {"tracker", "code", "weights", "torch"}
+    assert set(before) == {"tracker", "passes", "code", "weights", "torch"}
     (repo / "cotracker").mkdir()
     (repo / "cotracker" / "model.py").write_text("x = 1\n")
     changed = kind.identity(settings)
@@ -309,8 +319,11 @@ def real_repo() -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_real_code_gives_what_its_own_predictor_gives(real_repo, tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "both_ways"),
+    [("cotracker3_offline", True), ("cotracker3_online", False), ("cotracker2", False), ("cotracker2", True)],
+)
+def test_cotracker_equals_the_official_predictor(real_repo, tmp_path, kind, both_ways):
     torch.manual_seed(0)
     predictor = torch.hub.load(str(real_repo), kind, source="local", pretrained=False, verbose=False)
     torch.save(predictor.model.state_dict(), tmp_path / WEIGHTS[kind])
@@ -318,8 +331,9 @@ def test_the_real_code_gives_what_its_own_predictor_gives(real_repo, tmp_path, k
     # Enough frames for two steps of the online model; on a CPU each takes seconds.
     num_frames = 18 if kind == "cotracker3_online" else 9
     video = np.random.default_rng(0).integers(0, 255, (num_frames, 60, 80, 3), np.uint8)
-    queries = np.array([[0, 10.0, 12.0], [0, 60.0, 30.0], [0, 40.0, 55.0]])
-    tracks = TRACKERS.find(kind)(settings).track(list(video), queries, both_ways=False)
+    seed = np.array([4, 4, 2])
+    queries = np.column_stack([seed, [[10.0, 12.0], [60.0, 30.0], [40.0, 55.0]]])
+    tracks = TRACKERS.find(kind)(settings).track(list(video), queries, both_ways=both_ways)
     as_tensor = torch.from_numpy(video).permute(0, 3, 1, 2)[None].float()
     asked = torch.from_numpy(queries)[None].float()
     if kind == "cotracker3_online":
@@ -328,10 +342,14 @@ def test_the_real_code_gives_what_its_own_predictor_gives(real_repo, tmp_path, k
             xy, seen = predictor(as_tensor[:, first : first + 16], add_support_grid=True)
         visible = tracks.visibility * tracks.confidence > 0.6
     else:
-        xy, seen = predictor(as_tensor, queries=asked)
+        xy, seen = predictor(as_tensor, queries=asked, backward_tracking=both_ways and kind == "cotracker2")
         visible = tracks.visibility > 0.9
-    assert np.allclose(tracks.xy[1:], xy[0, 1:].numpy(), atol=1e-2)
-    assert np.array_equal(visible[1:], seen[0, 1:].numpy())
+    frame = np.arange(num_frames)[:, None]
+    # The online predictor does not write the query into its frame.
+    compared = frame >= 0 if both_ways else frame > seed if kind == "cotracker3_online" else frame >= seed
+    compared = np.broadcast_to(compared, (num_frames, 3))
+    assert np.abs(tracks.xy - xy[0].numpy())[compared].max() < 1e-3
+    assert np.array_equal(visible[compared], seen[0].numpy()[compared])
 
 
 @pytest.mark.slow

@@ -38,8 +38,8 @@ class _CoTracker(PointTracker):
     The network is called directly, because the predictor of the repository returns visibility as a boolean, by two
     different rules. Visibility and confidence are stored unchanged, together with the rule. As in the predictor, frames
     are resized to 384x512 with aligned corners, a 6x6 grid of support points is tracked too, the network runs six
-    iterations, and a point is visible at the query position in the frame of its query. Unlike there, support points start
-    in the frame of the first query.
+    iterations, support points start in frame 0, and a point is visible at the query position in the frame of its query.
+    All passes read the full window.
 
     References:
         Karaev et al., "CoTracker3: Simpler and Better Point Tracking by Pseudo-Labeling Real Videos", 2024, and
@@ -52,6 +52,10 @@ class _CoTracker(PointTracker):
     title: ClassVar[str]
     weights: ClassVar[str]
     weights_folder: ClassVar[str]
+    is_bidirectional: ClassVar[bool] = False
+    """Whether one pass also tracks the frames before a query."""
+    support_is_last_in_reverse: ClassVar[bool] = False
+    """Whether support points of the reversed pass start in its last frame, which is frame 0 of the window."""
 
     @classmethod
     def identity(cls, settings: TracksSettings) -> dict[str, str]:
@@ -60,6 +64,7 @@ class _CoTracker(PointTracker):
         code, weights = _find_code(cls, settings), _find_weights(cls, settings)
         return {
             "tracker": cls.name,
+            "passes": "2",  # 1: passes began at the first query, and support points in its frame
             "code": f"sha256:{_hash_of_code(code)}",
             "weights": f"sha256:{_hash_of_file(weights, weights.stat().st_mtime_ns)}",
             "torch": torch.__version__.split("+")[0],
@@ -95,44 +100,37 @@ class _CoTracker(PointTracker):
         seed = queries[:, 0].astype(int)
         num_frames, num_points = len(frames), len(queries)
 
-        def run(taken: Sequence[np.ndarray], query_frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            support = cotracker_grid(SUPPORT_GRID, model_height, model_width)
-            at = np.concatenate([query_frames, np.full(len(support), query_frames.min())])[:, None]
-            where = np.concatenate([queries[:, 1:] * to_model, support])
-            points = torch.from_numpy(np.concatenate([at, where], axis=1).astype(np.float32))[None].to(device)
-            with torch.no_grad():
-                video = torch.from_numpy(np.stack(taken)).to(device).permute(0, 3, 1, 2).float()
-                video = torch.nn.functional.interpolate(
-                    video, (model_height, model_width), mode="bilinear", align_corners=True
-                )
-                found = self._run(predictor.model, video[None], points)
-            xy, visibility, confidence = (part[0, :, :num_points].float().cpu().numpy() for part in found)
-            return xy / to_model, visibility, confidence
+        with torch.no_grad():
+            video = torch.from_numpy(np.stack(frames)).to(device).permute(0, 3, 1, 2).float()
+            video = torch.nn.functional.interpolate(
+                video, (model_height, model_width), mode="bilinear", align_corners=True
+            )[None]
 
-        xy = np.repeat(queries[None, :, 1:].astype(np.float32), num_frames, axis=0)
-        visibility = np.zeros((num_frames, num_points), np.float32)
-        confidence = np.zeros((num_frames, num_points), np.float32)
-        frame = np.arange(num_frames)[:, None]
-        for first, last, part in self._passes(seed, num_frames, both_ways=both_ways):
-            taken = frames[first : last + 1] if first <= last else frames[last : first + 1][::-1]
-            found = run(taken, np.abs(seed - first))
-            if first > last:
-                found = tuple(values[::-1] for values in found)  # type: ignore[assignment]
-            span = slice(min(first, last), max(first, last) + 1)
-            keep = {"all": frame >= 0, "after": frame >= seed, "before": frame < seed}[part][span]
-            xy[span] = np.where(keep[..., None], found[0], xy[span])
-            visibility[span] = np.where(keep, found[1], visibility[span])
-            confidence[span] = np.where(keep, found[2], confidence[span])
+        def run(query_frames: np.ndarray, support_frame: int, *, is_reversed: bool) -> list[np.ndarray]:
+            support = cotracker_grid(SUPPORT_GRID, model_height, model_width)
+            starts = np.concatenate([query_frames, np.full(len(support), support_frame)])[:, None]
+            positions = np.concatenate([queries[:, 1:] * to_model, support])
+            points = torch.from_numpy(np.concatenate([starts, positions], axis=1).astype(np.float32))[None].to(device)
+            with torch.no_grad():
+                outputs = self._run(predictor.model, video.flip(1) if is_reversed else video, points)
+            xy, visibility, confidence = (part[0, :, :num_points].float().cpu().numpy() for part in outputs)
+            outputs_of_frames = [xy / to_model, visibility, confidence]
+            return [values[::-1] for values in outputs_of_frames] if is_reversed else outputs_of_frames
+
+        is_before = np.arange(num_frames)[:, None] < seed
+        xy, visibility, confidence = run(seed, 0, is_reversed=False)
+        if not both_ways:
+            xy = np.where(is_before[..., None], queries[None, :, 1:].astype(np.float32), xy)
+            visibility, confidence = np.where(is_before, 0, visibility), np.where(is_before, 0, confidence)
+        elif not self.is_bidirectional and is_before.any():
+            support_frame = num_frames - 1 if self.support_is_last_in_reverse else 0
+            back = run(num_frames - 1 - seed, support_frame, is_reversed=True)
+            xy = np.where(is_before[..., None], back[0], xy)
+            visibility, confidence = np.where(is_before, back[1], visibility), np.where(is_before, back[2], confidence)
         points = np.arange(num_points)
         xy[seed, points] = queries[:, 1:]
         visibility[seed, points] = confidence[seed, points] = 1
         return PointTracks(xy, visibility, confidence)
-
-    def _passes(self, seed: np.ndarray, num_frames: int, *, both_ways: bool) -> Iterator[tuple[int, int, str]]:
-        """Yield first and last frame of each pass through the network, and which side of the queries it fills."""
-        yield int(seed.min()), num_frames - 1, "after"
-        if both_ways and seed.max() > 0:
-            yield int(seed.max()), 0, "before"
 
     @abstractmethod
     def _run(self, model: Any, video: torch.Tensor, queries: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -153,25 +151,23 @@ class _CoTracker(PointTracker):
 class CoTracker3Offline(_CoTracker):
     """CoTracker 3 offline: reads all frames of a window at once, in both directions."""
 
+    is_bidirectional = True
     name = "cotracker3_offline"
     title = "CoTracker 3"
     weights = "scaled_offline.pth"
     weights_folder = "cotracker3"
     visible_above = 0.9
 
-    def _passes(self, seed: np.ndarray, num_frames: int, *, both_ways: bool) -> Iterator[tuple[int, int, str]]:
-        # The network itself is bidirectional, so one pass is enough.
-        if both_ways:
-            yield 0, num_frames - 1, "all"
-        else:
-            yield int(seed.min()), num_frames - 1, "after"
-
     def _run(self, model: Any, video: torch.Tensor, queries: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(model(video=video, queries=queries, iters=ITERATIONS)[:3])
 
 
 class CoTracker3Online(_CoTracker):
-    """CoTracker 3 online: reads a window 16 frames at a time, so that memory does not grow with the window."""
+    """CoTracker 3 online: reads a window 16 frames at a time, so that memory does not grow with the window.
+
+    Its predictor only tracks forward. Frames before a query come from a second pass over the reversed window, with the
+    support points in the first frame of that pass.
+    """
 
     name = "cotracker3_online"
     title = "CoTracker 3"
@@ -190,8 +186,13 @@ class CoTracker3Online(_CoTracker):
 
 
 class CoTracker2(_CoTracker):
-    """CoTracker 2, with windows of 8 frames; it has no confidence (stored as 1)."""
+    """CoTracker 2, with windows of 8 frames; it has no confidence (stored as 1).
 
+    Frames before a query come from a second pass over the reversed window, as with `backward_tracking` of its predictor.
+    There, the support points start in frame 0 of the window, the last frame of the pass.
+    """
+
+    support_is_last_in_reverse = True
     name = "cotracker2"
     title = "CoTracker 2"
     weights = "cotracker2.pth"
