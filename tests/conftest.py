@@ -14,6 +14,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
 
+from hypothesis import HealthCheck, settings  # noqa: E402
+
 from actionprep.cli import output  # noqa: E402, F401
+
+# A busy machine must not decide a test.
+settings.register_profile("actionprep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("actionprep")
 
 pytest_plugins = ["shared_files", "s3_server"]
