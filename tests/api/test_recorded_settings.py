@@ -336,7 +336,7 @@ def test_predict_compares_training_items_without_their_places(trained: Path, tmp
 
 
 def test_a_prediction_prints_that_weights_differ(trained: Path, tmp_path: Path) -> None:
-    from actionprep.pipeline.trained import OwnSettings
+    from actionprep.pipeline.model_settings import OwnSettings
 
     heard: list[str] = []
     own = code_in(tmp_path / "own")
