@@ -295,7 +295,9 @@ def test_predict_takes_no_other_settings(trained: Path, tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "--set tracks.grid is not possible here: the training decides how its input is made." in plain(result)
     _, _, named = plain(result).partition("Settings to give: ")
-    assert {"masks.files", "masks.environment", "tracks.checkpoint", "tracks.repo"} <= set(named.rstrip(".").split(", "))
+    assert {"masks.files", "masks.environment", "tracks.checkpoint", "tracks.repo"} <= set(
+        named.rstrip(".").split(", ")
+    )
 
 
 def test_a_recorded_fusion_reads_no_recipe_file(trained: Path, tmp_path: Path) -> None:
