@@ -63,4 +63,5 @@ def _at(flow: np.ndarray, xy: np.ndarray) -> np.ndarray:
     across, down = (x - left)[:, None], (y - top)[:, None]
     upper = flow[top, left] * (1 - across) + flow[top, right] * across
     lower = flow[bottom, left] * (1 - across) + flow[bottom, right] * across
-    return (upper * (1 - down) + lower * down).astype(np.float32)
+    moved: np.ndarray = upper * (1 - down) + lower * down
+    return moved.astype(np.float32)
