@@ -23,7 +23,7 @@ class DenseFlow(LucasKanade):
     not depend on the number of points, so this pays for dense grids.
 
     References:
-        Kroeger, Timofte, Dai and Van Gool, "Fast Optical Flow using Dense Inverse Search", ECCV 2016. OpenCV's preset
+        Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016. OpenCV's preset
         "medium" is used.
     """
 
