@@ -148,7 +148,7 @@ def checkpoints_table(_: str) -> str:
 
     rows = []
     for entry in published_checkpoints():
-        hash_text = f"`{entry.sha256}`" if entry.sha256 else "not published"
+        hash_text = f"`{entry.sha256}`" if entry.sha256 else "not on that page"
         link = f"[{_text(entry.name)}]({entry.url})"
         rows.append((link, f"`{entry.family}`", f"`{entry.recipe}`", entry.license, hash_text, f"<{entry.source}>"))
     return _table(("checkpoint", "layout", "fits the recipe", "license", "SHA-256", "listed at"), rows)

@@ -10,8 +10,8 @@ def list_formats() -> list[tuple[str, str, str]]:
     from actionprep.datasets.annotations import SEGMENT_FORMATS, segment_formats
     from actionprep.datasets.cameras import CALIBRATION_FORMATS
     from actionprep.datasets.file_names import name_presets
-    from actionprep.datasets.media import VIDEO_SOURCES
     from actionprep.datasets.poses.formats import FORMATS
+    from actionprep.datasets.view_reading import VIDEO_SOURCES
     from actionprep.pipeline.mask_sources.file_formats import MASK_FILE_FORMATS
 
     rows = [
@@ -46,8 +46,8 @@ def format_example(kind: str, name: str) -> str:
     """
     from actionprep.datasets.annotations import segment_formats
     from actionprep.datasets.cameras import CALIBRATION_FORMATS
-    from actionprep.datasets.media import VIDEO_SOURCES
     from actionprep.datasets.poses.formats import FORMATS
+    from actionprep.datasets.view_reading import VIDEO_SOURCES
     from actionprep.pipeline.mask_sources.file_formats import MASK_FILE_FORMATS
 
     if kind == "layout":

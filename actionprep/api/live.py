@@ -18,8 +18,8 @@ from actionprep.pipeline.camera import BLOCK_SIZE, CameraSource
 if TYPE_CHECKING:
     from actionprep.datasets.products.snippets import SnippetTable
     from actionprep.datasets.store.writer import ItemWriter
+    from actionprep.pipeline.model_settings import OwnSettings
     from actionprep.pipeline.stage import FrameStage
-    from actionprep.pipeline.trained import OwnSettings
     from actionprep.training.checkpoints import Checkpoint
 
 _RECORDING = "live"
@@ -134,7 +134,7 @@ def predict_live(
     Raises:
         UserError: If the model cannot work live, or if the source ends before a window is full.
     """
-    from actionprep.pipeline.trained import OwnSettings
+    from actionprep.pipeline.model_settings import OwnSettings
     from actionprep.training.predict import open_checkpoint, other_frame_rate, usual_length_ms
 
     checkpoint = open_checkpoint(run, device=device)

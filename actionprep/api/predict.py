@@ -124,7 +124,7 @@ def predict_videos(
     Raises:
         UserError: If videos and run do not fit, or if a video cannot be read.
     """
-    from actionprep.pipeline.trained import OwnSettings
+    from actionprep.pipeline.model_settings import OwnSettings
     from actionprep.training.predict import open_models, pipeline_settings, views_of
     from actionprep.training.predict import predict_videos as predict
 

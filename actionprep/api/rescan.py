@@ -86,8 +86,8 @@ def _with_other_content(folder: StudyFolder, catalog: Catalog, views: Sequence[V
 
     A copied or moved study has other inodes, and the same content.
     """
-    from actionprep.datasets.media import content_digest, state_of
     from actionprep.datasets.scan import with_state
+    from actionprep.datasets.view_reading import content_digest, state_of
 
     same = {}
     for view in views:

@@ -16,10 +16,10 @@ import numpy as np
 from actionprep.datasets.alignment import MeasuredAlignment
 from actionprep.datasets.cameras import Camera
 from actionprep.datasets.findings import Finding
-from actionprep.datasets.media import Reading
 from actionprep.datasets.paths import no_link
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
+from actionprep.datasets.view_reading import Reading
 from actionprep.errors import SetupError, UserError, discard, file_on_the_way
 from actionprep.json_values import printable
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from actionprep.datasets.frame_times import frame_interval
-from actionprep.datasets.media import WHOLE_FILE, Reading
+from actionprep.datasets.view_reading import WHOLE_FILE, Reading
 
 Clock = Literal["file", "first-frame", "container"]
 """What time zero of a view is."""

@@ -27,7 +27,6 @@ from actionprep.datasets.catalog_tables import (
 )
 from actionprep.datasets.file_states import FileState, write_states
 from actionprep.datasets.findings import Finding, FindingKind, write_findings
-from actionprep.datasets.media import WHOLE_FILE, Reading, content_digest, state_of
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.paths import no_link
 from actionprep.datasets.recording_names import RecordingNames
@@ -35,6 +34,7 @@ from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder, StudySettings
 from actionprep.datasets.video_layouts import discover, names_of, split_of, tables_of
+from actionprep.datasets.view_reading import WHOLE_FILE, Reading, content_digest, state_of
 from actionprep.errors import InputError, UserError, read_error
 from actionprep.json_values import counted
 from actionprep.settings import canonical_json

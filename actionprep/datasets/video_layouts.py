@@ -28,7 +28,6 @@ from actionprep.datasets.cameras import calibration_files
 from actionprep.datasets.discovery import SPLIT_NAMES, VIDEO_SUFFIXES, Discovery, NoVideosError
 from actionprep.datasets.file_names import pattern_of_paths, reader_of_names
 from actionprep.datasets.findings import Finding
-from actionprep.datasets.media import IMAGE_SUFFIXES, number_of
 from actionprep.datasets.names import FIELDS, NOT_TEXT, id_of_name, is_text
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.recording_names import RecordingNames
@@ -38,6 +37,7 @@ from actionprep.datasets.table_files import TableFiles
 from actionprep.datasets.tables import encoding_findings, read_csv, require_columns, text_encoding
 from actionprep.datasets.video_suffixes import is_video_file
 from actionprep.datasets.view_files import add_readings
+from actionprep.datasets.view_reading import IMAGE_SUFFIXES, number_of
 from actionprep.errors import UserError, name_list, nearest
 from actionprep.json_values import counted
 

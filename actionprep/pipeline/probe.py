@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
-from actionprep.datasets.media import WHOLE_FILE, Reading
+from actionprep.datasets.view_reading import WHOLE_FILE, Reading
 from actionprep.errors import InputError, explained_read_errors
 from actionprep.pipeline.frame_sizes import FrameSizes
 from actionprep.pipeline.opening import Look, number_packets, opened, video_streams
@@ -91,8 +91,8 @@ def probe(path: str | Path, reading: Reading = WHOLE_FILE) -> VideoFacts:
     Raises:
         InputError: If it cannot be read as video; the error has one reason.
     """
-    from actionprep.pipeline.joined import probe_parts
-    from actionprep.pipeline.stills import is_stills, probe_stills
+    from actionprep.pipeline.chapters import probe_parts
+    from actionprep.pipeline.image_sequence import is_stills, probe_stills
 
     path = str(path)
     if reading.parts:

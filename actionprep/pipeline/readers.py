@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from actionprep.datasets.media import WHOLE_FILE, Reading
-from actionprep.pipeline.joined import JoinedReader
-from actionprep.pipeline.stills import StillsReader, is_stills
+from actionprep.datasets.view_reading import WHOLE_FILE, Reading
+from actionprep.pipeline.chapters import JoinedReader
+from actionprep.pipeline.image_sequence import StillsReader, is_stills
 from actionprep.pipeline.video import FrameReader, VideoReader
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
-from actionprep.datasets.media import WHOLE_FILE, Reading
+from actionprep.datasets.view_reading import WHOLE_FILE, Reading
 from actionprep.errors import UserError
 from actionprep.settings import StageSettings
 

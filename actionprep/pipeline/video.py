@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from actionprep.datasets.media import WHOLE_FILE, Reading
+from actionprep.datasets.view_reading import WHOLE_FILE, Reading
 from actionprep.errors import InputError, UserError
 from actionprep.pipeline.decoding import (
     DECODED,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from actionprep.datasets.media import WHOLE_FILE, Reading
+from actionprep.datasets.view_reading import WHOLE_FILE, Reading
 from actionprep.show.colors import DARK
 from actionprep.show.overlays import scaled
 

@@ -294,7 +294,10 @@ def test_predict_takes_no_other_settings(trained: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["predict", video, "--run", str(trained), "--set", "tracks.grid=9"])
     assert result.exit_code == 2
     assert "--set tracks.grid is not possible here: the training decides how its input is made." in plain(result)
-    assert "Settings to give: masks.files, tracks.checkpoint, tracks.repo" in plain(result)
+    _, _, named = plain(result).partition("Settings to give: ")
+    assert {"masks.files", "masks.environment", "tracks.checkpoint", "tracks.repo"} <= set(
+        named.rstrip(".").split(", ")
+    )
 
 
 def test_a_recorded_fusion_reads_no_recipe_file(trained: Path, tmp_path: Path) -> None:
@@ -336,7 +339,7 @@ def test_predict_compares_training_items_without_their_places(trained: Path, tmp
 
 
 def test_a_prediction_prints_that_weights_differ(trained: Path, tmp_path: Path) -> None:
-    from actionprep.pipeline.trained import OwnSettings
+    from actionprep.pipeline.model_settings import OwnSettings
 
     heard: list[str] = []
     own = code_in(tmp_path / "own")

@@ -12,7 +12,7 @@ import pytest
 from numbered_videos import B_FRAMES, SIDE, X264, numbered_picture, read_numbers, write_numbered
 from PIL import Image
 
-from actionprep.datasets.media import Reading, content_digest
+from actionprep.datasets.view_reading import Reading, content_digest
 from actionprep.errors import InputError
 from actionprep.pipeline.decoding import DECODED, JOINED, LETTERBOXED, MISSING
 from actionprep.pipeline.probe import probe

@@ -13,7 +13,9 @@ from actionprep.settings import StageSettings, option
 class TracksSettings(StageSettings):
     """Track points through windows of frames, starting on the foreground of each window."""
 
-    tracker: str = option("lk", "lk or lk_anchored (no weights), cotracker3_offline, cotracker3_online or cotracker2.")
+    tracker: str = option(
+        "lk", "lk, lk_anchored or dis (no weights), cotracker3_offline, cotracker3_online or cotracker2."
+    )
     grid: int = option(20, "Grid size G: up to G x G points in each window.", ge=1, le=256)
     window: int = option(16, "Frames per window.", ge=2, le=1024)
     stride: int = option(8, "Frames from the start of one window to the next; at most the window.", ge=1)

@@ -82,6 +82,7 @@ TRACKERS: Registry[type[PointTracker]] = Registry(
     (
         Entry("lk", "actionprep.pipeline.trackers.lk:LucasKanade"),
         Entry("lk_anchored", "actionprep.pipeline.trackers.lk_anchored:AnchoredLucasKanade"),
+        Entry("dis", "actionprep.pipeline.trackers.dis:DenseFlow"),
         Entry("cotracker3_offline", "actionprep.pipeline.trackers.cotracker:CoTracker3Offline"),
         Entry("cotracker3_online", "actionprep.pipeline.trackers.cotracker:CoTracker3Online"),
         Entry("cotracker2", "actionprep.pipeline.trackers.cotracker:CoTracker2"),

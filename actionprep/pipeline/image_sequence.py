@@ -11,8 +11,8 @@ from typing import Any
 import av
 import numpy as np
 
-from actionprep.datasets.media import Reading, content_digest, number_of, numbered_images
 from actionprep.datasets.video_suffixes import is_animated_webp
+from actionprep.datasets.view_reading import Reading, content_digest, number_of, numbered_images
 from actionprep.errors import InputError, explained_read_errors
 from actionprep.pipeline.decoding import DECODED, LETTERBOXED, MISSING, Count, without_gaps
 from actionprep.pipeline.frame_conversion import Orientation

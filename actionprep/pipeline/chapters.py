@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from actionprep.datasets.media import Reading, content_digest
+from actionprep.datasets.view_reading import Reading, content_digest
 from actionprep.errors import explained_read_errors
 from actionprep.pipeline.decoding import DECODED, JOINED, LETTERBOXED, Shortfall
 from actionprep.pipeline.probe import VideoFacts, probe
