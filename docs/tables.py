@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -77,6 +78,26 @@ def formats_table(kind: str) -> str:
     return _table(
         ("name", "what it is"), [(f"`{name}`", _text(what)) for one, name, what in list_formats() if one == kind]
     )
+
+
+WRITERS = {"elan": "eaf", "label-studio": "labelstudio", "one-hot": "frames", "via-project": "via"}
+"""Names of the writers of annotation formats, where they differ."""
+
+
+def segment_formats_table(_: str) -> str:
+    """Render one row per annotation format: times, the word of `actionprep export`, and the kind of sample in the tests."""
+    from actionprep.datasets.annotation_writers.index import SEGMENT_WRITERS
+    from actionprep.datasets.annotations import segment_formats
+
+    samples = tomllib.loads((ROOT / "tests/fixtures/real_samples.toml").read_text(encoding="utf-8"))["segments"]
+    real = {sample["format"] for sample in samples}
+    rows = []
+    for name, format in segment_formats().items():
+        writer = WRITERS.get(name, name)
+        written = f"`{writer}`" if writer in SEGMENT_WRITERS else ""
+        sample = "real" if name in real else "made"
+        rows.append((f"`{name}`", _text(format.description), _text(format.times), written, sample))
+    return _table(("name", "what it is", "times", "export", "sample"), rows)
 
 
 def presets_table(_: str) -> str:
@@ -303,6 +324,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "stages": stages_table,
     "product": product_table,
     "formats": formats_table,
+    "segment-formats": segment_formats_table,
     "list-presets": presets_table,
     "backends": backends_table,
     "recipes": recipes_table,

@@ -150,6 +150,7 @@ class SegmentFormat:
         with_classes: Returns the format with the class names of a text file; None where a file has the names itself.
         class_files: Names of files beside the annotations that have the names of classes.
         resembles: Whether the first rows of a file could have this format, although `recognizes` cannot decide it.
+        times: Unit of the times in a file, its first number and whether the end is included, and time 0.
     """
 
     name: str
@@ -160,6 +161,7 @@ class SegmentFormat:
     with_classes: Callable[[Path], SegmentFormat] | None = None
     class_files: tuple[str, ...] = ()
     resembles: Callable[[Path, str], bool] | None = None
+    times: str = ""
 
 
 def _add_list_presets() -> None:

@@ -160,6 +160,7 @@ class Lowres(FrameStage):
             sizes={rgb_array(size).name: list(shape) for size, shape in self._sizes.items()},
             source_height=self.source.height,
             source_width=self.source.width,
+            **({} if self._crop is None else {"crop": list(self._crop)}),
         )
 
 

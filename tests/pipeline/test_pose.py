@@ -159,7 +159,7 @@ def test_conversion_to_another_layout_is_recorded(tmp_path, corners):
         ({"skeleton": "coco71"}, r"Unknown skeleton 'coco71'\. Did you mean 'coco17'\?"),
         (
             {"backend": "mediapip"},
-            "No pose backend 'mediapip'. Did you mean 'mediapipe'. Backends: import, mediapipe, mmpose, vitpose",
+            "No pose backend 'mediapip'. Did you mean 'mediapipe'. Backends: import, mediapipe, mediapipe-hands, mediapipe-holistic, mmpose, vitpose",
         ),
     ],
 )

@@ -305,8 +305,8 @@ class _NpzJob:
         return arrays if keypoints is None else {**arrays, "keypoints": keypoints}
 
     def _keypoints(self, recording: str, view: str, time: np.ndarray, item: ItemReader) -> np.ndarray | None:
-        """The raster of joints at some times; None without 2D poses of this view in pixels of a known frame size."""
-        from actionprep.datasets.poses.raster import has_raster, pose_raster
+        """The raster of joints at some times; None without 2D poses in pixels, or if frames are letterboxed."""
+        from actionprep.datasets.poses.raster import has_raster, pose_raster, poses_in_frames
         from actionprep.datasets.products.poses import read_pose_item
         from actionprep.datasets.store.zarr_store import ItemKey
 
@@ -316,8 +316,9 @@ class _NpzJob:
             has = self.store.has("pose", recording, view)
             self.poses[key] = read_pose_item(self.store.item("pose", recording, view)) if has else None
         poses = self.poses[key]
-        if poses is None or not has_raster(poses):
+        if poses is None or not has_raster(poses) or item.attributes.get("num_letterboxed"):
             return None
+        poses = poses_in_frames(poses, item.attributes, f"{self.product}/{recording}/{view}")
         return pose_raster(poses, time, size=(self.size, self.size))
 
 

@@ -41,4 +41,6 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
                 yield RowError(f"annotation {number} of '{name}' is not a segment with a label: {error!r}")
 
 
-FORMAT = SegmentFormat("activitynet", "ActivityNet json", (".json",), _recognizes, _read)
+FORMAT = SegmentFormat(
+    "activitynet", "ActivityNet json", (".json",), _recognizes, _read, times="seconds from the start of the video"
+)

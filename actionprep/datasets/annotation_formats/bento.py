@@ -84,4 +84,11 @@ def _movies(lines: list[str]) -> list[str]:
     return []
 
 
-FORMAT = SegmentFormat("bento", "annotation file of Bento", (".annot",), _recognizes, _read)
+FORMAT = SegmentFormat(
+    "bento",
+    "annotation file of Bento",
+    (".annot",),
+    _recognizes,
+    _read,
+    times="frames from 1, end inclusive, or seconds from the start of the video",
+)

@@ -164,7 +164,12 @@ def _row(
 
 
 PROJECT = SegmentFormat(
-    "boris", "project of BORIS", (".boris",), _recognizes, lambda path, columns: _read(path, modifiers=False)
+    "boris",
+    "project of BORIS",
+    (".boris",),
+    _recognizes,
+    lambda path, columns: _read(path, modifiers=False),
+    times="seconds from the start of the first media file of player 1, plus the time offset",
 )
 PROJECT_WITH_MODIFIERS = SegmentFormat(
     "boris-modifiers",
@@ -172,4 +177,5 @@ PROJECT_WITH_MODIFIERS = SegmentFormat(
     (".boris",),
     lambda path, head: False,
     lambda path, columns: _read(path, modifiers=True),
+    times="seconds from the start of the first media file of player 1, plus the time offset",
 )

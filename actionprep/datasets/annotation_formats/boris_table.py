@@ -212,6 +212,7 @@ TABLE = SegmentFormat(
     _SUFFIXES,
     _recognizes,
     lambda path, columns: _read(path, modifiers=False),
+    times="seconds from the start of the first media file of player 1, plus the time offset",
 )
 TABLE_WITH_MODIFIERS = SegmentFormat(
     "boris-table-modifiers",
@@ -219,4 +220,5 @@ TABLE_WITH_MODIFIERS = SegmentFormat(
     _SUFFIXES,
     lambda path, head: False,
     lambda path, columns: _read(path, modifiers=True),
+    times="seconds from the start of the first media file of player 1, plus the time offset",
 )

@@ -54,7 +54,12 @@ def _names(path: Path) -> dict[str, str]:
 
 
 FORMAT = SegmentFormat(
-    "charades", "Charades csv with a column actions", (".csv",), _recognizes, functools.partial(_read, None)
+    "charades",
+    "Charades csv with a column actions",
+    (".csv",),
+    _recognizes,
+    functools.partial(_read, None),
+    times="seconds from the start of the video",
 )
 FORMAT = replace(
     FORMAT, class_files=(_CLASSES,), with_classes=lambda path: replace(FORMAT, read=functools.partial(_read, path))

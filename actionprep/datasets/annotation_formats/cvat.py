@@ -106,5 +106,10 @@ def _row(task: _Task, first: int, last: int, label: str, layer: str) -> Annotate
 
 
 FORMAT = SegmentFormat(
-    "cvat", "CVAT for video 1.1 xml, tracks with labels and attributes", (".xml",), _recognizes, _read
+    "cvat",
+    "CVAT for video 1.1 xml, tracks with labels and attributes",
+    (".xml",),
+    _recognizes,
+    _read,
+    times="frames from 0, end inclusive",
 )

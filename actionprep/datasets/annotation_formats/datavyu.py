@@ -59,4 +59,11 @@ def _cell(
         yield AnnotatedRow(recording, onset, offset, label, layer=layer, line=line, is_point=onset == offset)
 
 
-FORMAT = SegmentFormat("datavyu", "csv of Datavyu, milliseconds", (".csv",), _recognizes, _read)
+FORMAT = SegmentFormat(
+    "datavyu",
+    "csv of Datavyu, milliseconds",
+    (".csv",),
+    _recognizes,
+    _read,
+    times="milliseconds from the start of the video",
+)

@@ -177,7 +177,19 @@ def _read_export(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRo
                 yield AnnotatedRow(recording, first, last, row[tier], layer=tier, line=line)
 
 
-DOCUMENT = SegmentFormat("elan", "ELAN document .eaf", (".eaf",), _is_eaf, _read_eaf)
+DOCUMENT = SegmentFormat(
+    "elan",
+    "ELAN document .eaf",
+    (".eaf",),
+    _is_eaf,
+    _read_eaf,
+    times="milliseconds from the start of the linked file, or TIME_ORIGIN before it",
+)
 EXPORT = SegmentFormat(
-    "elan-export", "ELAN's table export, a column a tier", (".txt", ".csv", ".tsv"), _is_export, _read_export
+    "elan-export",
+    "ELAN's table export, a column a tier",
+    (".txt", ".csv", ".tsv"),
+    _is_export,
+    _read_export,
+    times="milliseconds or seconds from the start of the linked file",
 )

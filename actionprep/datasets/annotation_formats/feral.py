@@ -77,4 +77,11 @@ def _splits(splits: Any) -> dict[str, str]:
     return {str(video): str(name) for name, videos in named.items() for video in videos}
 
 
-FORMAT = SegmentFormat("feral", "FERAL json: a class per frame of each video", (".json",), _recognizes, _read)
+FORMAT = SegmentFormat(
+    "feral",
+    "FERAL json: a class per frame of each video",
+    (".json",),
+    _recognizes,
+    _read,
+    times="one value per frame, from frame 0; time 0 is the first frame",
+)

@@ -36,4 +36,6 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
             yield RowError(f"labels of animal '{animal}' are damaged: {error!r}")
 
 
-FORMAT = SegmentFormat("jabs", "labels of JABS (json)", (".json",), _recognizes, _read)
+FORMAT = SegmentFormat(
+    "jabs", "labels of JABS (json)", (".json",), _recognizes, _read, times="frames from 0, end inclusive"
+)

@@ -117,4 +117,11 @@ def _file_name(data: Mapping[str, Any]) -> str | None:
     return None
 
 
-FORMAT = SegmentFormat("label-studio", "Label Studio json with timeline labels", (".json",), _recognizes, _read)
+FORMAT = SegmentFormat(
+    "label-studio",
+    "Label Studio json with timeline labels",
+    (".json",),
+    _recognizes,
+    _read,
+    times="frames from 1, end inclusive; audio: seconds from its start",
+)

@@ -146,8 +146,18 @@ def list_format(path: Path) -> SegmentFormat:
         reader,
         class_files=preset.classes,
         resembles=functools.partial(_resembles, preset),
+        times=_times_of(preset),
     )
     return replace(format, with_classes=lambda classes: replace(format, read=functools.partial(_read, preset, classes)))
+
+
+def _times_of(preset: ListPreset) -> str:
+    if not preset.unit:
+        return "full clips"
+    if preset.unit == "frame":
+        end = "exclusive" if "num_frames" in preset.fields else preset.end
+        return f"frames from {preset.first_number}, end {end}; time 0 is the {preset.time_zero}"
+    return f"{'seconds' if preset.unit == 's' else 'milliseconds'} from the {preset.time_zero}"
 
 
 def preset_text(name: str) -> str:

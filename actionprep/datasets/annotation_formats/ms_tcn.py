@@ -39,5 +39,11 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
 
 
 FORMAT = SegmentFormat(
-    "ms-tcn", "MS-TCN text: one label per line and frame", (".txt",), _recognizes, _read, resembles=_resembles
+    "ms-tcn",
+    "MS-TCN text: one label per line and frame",
+    (".txt",),
+    _recognizes,
+    _read,
+    resembles=_resembles,
+    times="one line per frame, from frame 0; time 0 is the first frame",
 )

@@ -73,5 +73,10 @@ def recording_of(path: Path) -> str | None:
 
 
 FORMAT = SegmentFormat(
-    "one-hot", "DeepEthogram and lightning-action csv: a row per frame, 0 or 1 per label", (".csv",), _recognizes, _read
+    "one-hot",
+    "DeepEthogram and lightning-action csv: a row per frame, 0 or 1 per label",
+    (".csv",),
+    _recognizes,
+    _read,
+    times="one row per frame, from frame 0; time 0 is the first frame",
 )

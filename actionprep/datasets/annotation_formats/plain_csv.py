@@ -97,4 +97,5 @@ FORMAT = SegmentFormat(
     (".csv", ".tsv"),
     _recognizes,
     _read,
+    times="seconds, milliseconds or frames from 0, end exclusive; the names of the columns decide",
 )

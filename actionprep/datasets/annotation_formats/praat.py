@@ -62,4 +62,11 @@ def _number(token: str | float) -> float:
     return token
 
 
-FORMAT = SegmentFormat("praat", "TextGrid of Praat", (".textgrid",), _recognizes, _read)
+FORMAT = SegmentFormat(
+    "praat",
+    "TextGrid of Praat",
+    (".textgrid",),
+    _recognizes,
+    _read,
+    times="seconds from the start of the sound or video",
+)

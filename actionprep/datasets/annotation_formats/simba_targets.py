@@ -51,5 +51,10 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
 
 
 FORMAT = SegmentFormat(
-    "simba-targets", "SimBA targets_inserted csv: features and classifiers per frame", (".csv",), _recognizes, _read
+    "simba-targets",
+    "SimBA targets_inserted csv: features and classifiers per frame",
+    (".csv",),
+    _recognizes,
+    _read,
+    times="one row per frame, from frame 0; time 0 is the first frame",
 )

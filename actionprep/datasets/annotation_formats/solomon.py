@@ -59,5 +59,10 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
 
 
 FORMAT = SegmentFormat(
-    "solomon", "Solomon Coder csv: a row per time step, a column per category", (".csv",), _recognizes, _read
+    "solomon",
+    "Solomon Coder csv: a row per time step, a column per category",
+    (".csv",),
+    _recognizes,
+    _read,
+    times="one row per time step, in seconds from the start of the video",
 )

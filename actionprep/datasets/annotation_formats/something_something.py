@@ -34,5 +34,10 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
 
 
 FORMAT = SegmentFormat(
-    "something-something", "Something-Something V2 json: clips with a template", (".json",), _recognizes, _read
+    "something-something",
+    "Something-Something V2 json: clips with a template",
+    (".json",),
+    _recognizes,
+    _read,
+    times="full clips",
 )

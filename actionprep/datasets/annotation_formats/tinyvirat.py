@@ -58,6 +58,7 @@ FORMAT = SegmentFormat(
     (".json",),
     _recognizes,
     functools.partial(_read, None),
+    times="full clips",
 )
 FORMAT = replace(
     FORMAT, class_files=(_CLASSES,), with_classes=lambda path: replace(FORMAT, read=functools.partial(_read, path))

@@ -139,4 +139,11 @@ def labels_of(value: str, attribute: Mapping[str, Any] | None) -> list[str]:
     return [str(attribute.get("options", {})[option]) for option in chosen if option]
 
 
-FORMAT = SegmentFormat("via", "VGG Image Annotator csv with temporal segments", (".csv",), _recognizes, _read)
+FORMAT = SegmentFormat(
+    "via",
+    "VGG Image Annotator csv with temporal segments",
+    (".csv",),
+    _recognizes,
+    _read,
+    times="seconds from the start of the video",
+)

@@ -51,4 +51,11 @@ def _entry(entry: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[Annot
             )
 
 
-FORMAT = SegmentFormat("via-project", "project of VIA 3 (json)", (".json",), _recognizes, _read)
+FORMAT = SegmentFormat(
+    "via-project",
+    "project of VIA 3 (json)",
+    (".json",),
+    _recognizes,
+    _read,
+    times="seconds from the start of the video",
+)

@@ -27,4 +27,6 @@ def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | Row
         yield AnnotatedRow(name, onset, offset, row["labelId"], line=line, alternatives=((path.stem, 0.0),))
 
 
-FORMAT = SegmentFormat("vtrace", "V-TRACE csv, one per video", (".csv",), _recognizes, _read)
+FORMAT = SegmentFormat(
+    "vtrace", "V-TRACE csv, one per video", (".csv",), _recognizes, _read, times="seconds from the start of the video"
+)

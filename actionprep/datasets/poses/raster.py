@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from actionprep.datasets.frame_times import frame_interval
 from actionprep.datasets.poses.sequence import PoseSequence
+from actionprep.errors import UserError
+from actionprep.json_values import counted
 
 
 def keypoint_raster(
@@ -35,6 +41,42 @@ def keypoint_raster(
 def has_raster(poses: PoseSequence) -> bool:
     """Return whether poses can be drawn: 2D, with frames, in pixels of a known frame size."""
     return poses.dimensions == 2 and poses.image_size is not None and len(poses.keypoints) > 0
+
+
+def poses_in_frames(poses: PoseSequence, frames: Mapping[str, Any], where: str) -> PoseSequence:
+    """Return poses in the coordinates of stored frames, which may be a crop of the video.
+
+    Args:
+        poses: Poses for which `has_raster` is true, in pixels of the video.
+        frames: Attributes of the item with the frames.
+        where: Name of that item, for the error.
+
+    Returns:
+        Poses whose image size is that of the crop. Joints outside it have no score.
+
+    Raises:
+        UserError: If frames of the item are letterboxed, because joints of those frames are elsewhere.
+    """
+    if frames.get("num_letterboxed"):
+        raise UserError(
+            f"{where} has {counted(int(frames['num_letterboxed']), 'letterboxed frame')}, because its video changes size. "
+            "Joints cannot be drawn into them: leave the recording out, or set input.channels=rgb."
+        )
+    if "crop" not in frames:
+        return poses
+    assert poses.image_size is not None
+    left, top, side = frames["crop"]
+    height, width = poses.image_size
+    scale = np.array([frames["source_width"] / width, frames["source_height"] / height])
+    # Positions refer to the center of the first pixel.
+    xy = (poses.keypoints + 0.5) * scale - 0.5 - (left, top)
+    inside = ((xy >= -0.5) & (xy < side - 0.5)).all(axis=-1)
+    return replace(
+        poses,
+        keypoints=xy.astype(np.float32),
+        score=np.where(inside, poses.score, 0).astype(poses.score.dtype),
+        image_size=(side, side),
+    )
 
 
 def pose_raster(poses: PoseSequence, time: np.ndarray, *, size: tuple[int, int]) -> np.ndarray:

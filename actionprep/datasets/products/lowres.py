@@ -21,6 +21,7 @@ LOWRES = Product(
         "sizes": "height and width in pixels, by name of the array",
         "source_height": "height of the video in pixels",
         "source_width": "width of the video in pixels",
+        "crop": "left and top edge and side of the square in the video in pixels; present if `crop` is set",
         "num_letterboxed": FRAMES.attributes["num_letterboxed"],
     },
 )

@@ -321,7 +321,7 @@ class ClipReader(MirroringReader):
         self, item: ItemReader, code: int, column: int, indices: np.ndarray, size: tuple[int, int]
     ) -> np.ndarray:
         """Raster of the joints (n, H, W), uint8 of 0 and 1; raises UserError if a view has no 2D poses."""
-        from actionprep.datasets.poses.raster import has_raster, pose_raster
+        from actionprep.datasets.poses.raster import has_raster, pose_raster, poses_in_frames
         from actionprep.datasets.products.poses import read_pose_item
 
         if "keypoints" in item:
@@ -342,6 +342,8 @@ class ClipReader(MirroringReader):
                 "in pixels, with a known frame size. Create them from the videos with 'actionprep pose', or set "
                 "input.channels=rgb."
             )
+        where = f"{self.product}/{recording}/{view} in {self.store.url}"
+        poses = poses_in_frames(poses, item.attributes, where)
         return pose_raster(poses, self._sources[code, column].time[indices], size=size)
 
     def _cut(

@@ -67,10 +67,12 @@ def test_products_finds_every_schema() -> None:
 
 
 def test_write_times_counts_letterboxed_frames(tmp_path: Path) -> None:
-    item = ItemWriter(tmp_path)
+    for name in ("letterboxed", "clean"):
+        (tmp_path / name).mkdir()
+    item = ItemWriter(tmp_path / "letterboxed")
     write_times(item, [np.array([0.0, 0.1]), np.array([0.2])], [np.array([0, 3], np.uint8), np.array([3], np.uint8)])
     assert item.attributes == {"num_letterboxed": 2}
-    clean = ItemWriter(tmp_path)
+    clean = ItemWriter(tmp_path / "clean")
     write_times(clean, [np.array([0.0])], [np.array([1], np.uint8)])
     assert clean.attributes == {}
 
