@@ -380,7 +380,8 @@ def read_recorded(own: T, recorded: Mapping[str, Any], *, table: str, where: str
             model.model_validate(settings.model_dump())
         except ValidationError as error:
             problem = str(error.errors()[0]["msg"]).removeprefix("Value error, ").removesuffix(".")
-    return Recorded(settings, written.model_dump(mode="json"), tuple(ignored), problem)
+    values = written.recorded() if isinstance(written, StageSettings) else written.model_dump(mode="json")
+    return Recorded(settings, values, tuple(ignored), problem)
 
 
 def canonical_json(value: Any) -> str:

@@ -20,8 +20,9 @@ def kill_builds(trials: Trials, folder: Path) -> None:
     shutil.rmtree(store)
     committed: set[str] = set()
     while trials.go_on:
-        workers = str(trials.random.choice([0, 1, 2]))
-        process = start("prep", study.root, "build", *STAGES, "--workers", workers)
+        workers = trials.random.choice([None, 0, 1, 2])
+        options = () if workers is None else ("--workers", str(workers))
+        process = start("prep", study.root, "build", *STAGES, *options)
         time.sleep(trials.random.uniform(0.3, longest))
         if process.poll() is None:
             process.kill()

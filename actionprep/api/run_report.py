@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,9 @@ def write_run_report(run: Run) -> None:
     try:
         folder = find_study(run.folder.resolve())
         # Use the last catalog: a report must not start a scan of the study.
-        images = _Images(folder, Catalog.read(folder.catalog), run.facts.get("views") or [])
+        # A run on another store may have recordings of the same names.
+        is_own = Path(run.recorded_store).resolve() == Path(folder.store).resolve()
+        images = _Images(folder, Catalog.read(folder.catalog), run.facts.get("views") or []) if is_own else None
     except ActionprepError:
         images = None
     write_report(run, images)

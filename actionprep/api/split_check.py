@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from actionprep.datasets.name_spellings import same_names
-from actionprep.errors import InputError, UserError, explained_read_errors, nearest
+from actionprep.errors import InputError, UserError, explained_read_errors, name_list, nearest
 from actionprep.pipeline.near_duplicates import (
     SIMILARITY,
     ClipPrint,
@@ -47,6 +47,7 @@ class Leak:
         other_part: Part with `other`.
         detail: How the two match, for near-duplicates.
         fold: Number of the fold, from 1; None for a single split.
+        similarity: Similarity of near-duplicates; 1 for other kinds.
     """
 
     kind: LeakKind
@@ -56,6 +57,7 @@ class Leak:
     other_part: str
     detail: str = ""
     fold: int | None = None
+    similarity: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,21 @@ def check_stored_split(
             )
     with tempfile.TemporaryDirectory(prefix="actionprep-") as folder:
         clips, failed = _prints(study, {id for parts in folds for id in parts}, Path(folder), progress)
+        within = None
         if similarity is None:
-            similarity = threshold(_similarity_within_parts(clips, folds, catalog))
-        leaks += _near_duplicates(clips, folds, similarity)
+            within = _most_similar_within_parts(clips, folds, catalog)
+            similarity = threshold(0.0 if within is None else within.similarity)
+        near = _near_duplicates(clips, folds, similarity if within is None else SIMILARITY[0])
+        leaks += [leak for leak in near if leak.similarity >= similarity]
+        possible = [leak for leak in near if leak.similarity < similarity]
+        if possible:
+            assert within is not None
+            pairs = [f"{leak.name} and {leak.other} ({leak.similarity:.3f})" for leak in possible]
+            notes.append(
+                f"{within.first} and {within.second}, in one part, have a similarity of {within.similarity:.3f}, so clips "
+                f"of two parts count as near-duplicates from {similarity:.3f}. If those two are copies of one clip, these "
+                f"pairs in different parts may be copies too: {name_list(pairs, 3)}."
+            )
     still = {str(clip): "no motion to compare" for clip in clips if not clip.print.moves}
     counts = tuple({part: list(parts.values()).count(part) for part in ("train", "val", "test")} for parts in folds)
     return SplitCheck(
@@ -243,8 +257,19 @@ def _print(study: Study, view: View, file: Path) -> ClipPrint:
     return ClipPrint(np.load(file, mmap_mode="r"), made.moves)
 
 
-def _similarity_within_parts(clips: Sequence[_Clip], folds: Sequence[Mapping[str, str]], catalog: Catalog) -> float:
-    """Return the largest similarity of different recordings of one part, seen by the same view; 0 if there are none.
+@dataclass(frozen=True)
+class _Pair:
+    """Two views of different recordings of one part."""
+
+    first: str
+    second: str
+    similarity: float
+
+
+def _most_similar_within_parts(
+    clips: Sequence[_Clip], folds: Sequence[Mapping[str, str]], catalog: Catalog
+) -> _Pair | None:
+    """Return the most similar different recordings of one part, seen by the same view; None if there are none.
 
     Each view is compared with at most 20 others, first those of the same subject and label.
     """
@@ -252,7 +277,7 @@ def _similarity_within_parts(clips: Sequence[_Clip], folds: Sequence[Mapping[str
         recording.id: (recording.label, *sorted({segment.label for segment in catalog.segments_of(recording.id)}))
         for recording in catalog.recordings
     }
-    largest = 0.0
+    largest: _Pair | None = None
     for row, clip in enumerate(clips):
         others = [
             other
@@ -274,7 +299,8 @@ def _similarity_within_parts(clips: Sequence[_Clip], folds: Sequence[Mapping[str
             match = search.find(other.print, similarity=_LEAST) if search is not None and other.print.moves else None
             # Copies within a part are allowed; they must not hide others.
             if match is not None and match.similarity < SIMILARITY[1]:
-                largest = max(largest, match.similarity)
+                pair = _Pair(clip.recording, other.recording, match.similarity)
+                largest = pair if largest is None or pair.similarity > largest.similarity else largest
     return largest
 
 
@@ -306,7 +332,9 @@ def _near_duplicates(clips: Sequence[_Clip], folds: Sequence[Mapping[str, str]],
             if first in parts and second in parts and parts[first] != parts[second]:
                 fold = number if len(folds) > 1 else None
                 detail = _described(match, clip, other)
-                leaks.append(Leak("near-duplicate", first, parts[first], second, parts[second], detail, fold))
+                leaks.append(
+                    Leak("near-duplicate", first, parts[first], second, parts[second], detail, fold, match.similarity)
+                )
     return leaks
 
 

@@ -52,7 +52,8 @@ def store_of_videos(
         writer = csv.writer(file)
         writer.writerow(["recording", "view", "path"])
         writer.writerows([[recording, view, path.resolve()] for view, path in videos.items()])
-    given: dict[str, Any] = {"layout": "csv", "csv": "videos.csv", **clocks.settings}
+    # A hang must end neither the other recordings nor this process: the mark of a hang would be lost with the folder.
+    given: dict[str, Any] = {"layout": "csv", "csv": "videos.csv", "item_timeout": 0, **clocks.settings}
     if clocks.offsets:
         given["offsets"] = "offsets.csv"
         with open(folder / "offsets.csv", "w", newline="", encoding="utf-8") as file:

@@ -105,3 +105,18 @@ def test_split_check_makes_named_split(videos: Path):
     result = actionprep(study, "split", "--check", "--name", "mine", "--by", "subject", "--val", "0", "--json")
     assert json.loads(result.stdout)["split"] == "mine"
     assert [item.recording for item in open_study(videos).store.items()] == ["mine"]
+
+
+def test_copies_in_one_part_hide_no_copies_in_others(videos: Path):
+    clip = spots(1, TIMES).astype(np.float64)  # recording b, in train
+    for seed, name in enumerate("ef"):
+        noise = np.random.default_rng(seed).normal(0, 60, clip.shape)
+        write_spots(videos / "videos" / f"{name}.mkv", (clip + noise).clip(0, 255).astype(np.uint8))
+    study = study_of(videos, (*CLEAN, ("e", "emma", "train"), ("f", "finn", "test")))
+    study.build("split", overrides={"split": {"by": "column", "val": 0.0}})
+    check = check_stored_split(study)
+    [note] = [note for note in check.notes if "in one part" in note]
+    assert note.startswith("b and e, in one part, have a similarity of 0.")
+    assert all(leak.similarity >= check.similarity for leak in check.leaks)
+    reported = {leak.other for leak in check.leaks} | {"f" for name in ("b", "e") if f"{name} and f (" in note}
+    assert reported == {"f"}

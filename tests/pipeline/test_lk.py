@@ -112,7 +112,9 @@ def test_threads_do_not_change_a_bit():
 
 
 def test_the_trackers_can_be_listed_and_a_wrong_name_is_explained():
-    assert {"lk", "lk_anchored", "dis", "cotracker3_offline", "cotracker3_online", "cotracker2"} <= set(TRACKERS)
+    assert {"lk", "lk_anchored", "dis", "cotracker3_offline", "cotracker3_online", "cotracker2", "tapnextpp"} <= set(
+        TRACKERS
+    )
     assert all(TRACKERS.help(name) for name in TRACKERS)
     with pytest.raises(ValueError, match=r"No point tracker 'cotracker3'\. Did you mean 'cotracker\w+'\? Trackers: "):
         TRACKERS.find("cotracker3")

@@ -323,3 +323,11 @@ def print_findings(findings: Iterable[Finding]) -> None:
 
     rows = [(group.kind, len(group.findings), group.where, group.message) for group in group_findings(findings)]
     output.print_table("Findings", ("kind", "count", "where", "what"), rows)
+
+
+def print_next_without_labels(study: Path | None) -> None:
+    """Print the next step for a study whose recordings have no labels yet."""
+    output.print_next(
+        with_study("actionprep scan --template segments.csv", study),
+        "writes a table to label your recordings in; nothing is labeled yet",
+    )

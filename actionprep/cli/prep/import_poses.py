@@ -9,7 +9,7 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Numbers, Real, Text, Where, with_study
-from actionprep.cli.prep.build_output import print_findings, report_joints_outside
+from actionprep.cli.prep.build_output import print_findings, print_next_without_labels, report_joints_outside
 
 if TYPE_CHECKING:
     from actionprep.api import ImportedPoses
@@ -101,6 +101,8 @@ def _print_imported(done: ImportedPoses, counts: dict[str, int], study: Path | N
         output.print_table("Quarantined", ("item", "reason"), rows)
     if not report.built and not report.done:
         output.warn("Nothing was imported, and actionprep.toml is unchanged.")
+    elif done.study.folder.study.layout == "poses" and not catalog.labels:
+        print_next_without_labels(study)
     elif done.study.folder.study.layout == "poses":
         output.print_next(with_study("actionprep snippets", study), "makes a sample of each labeled recording")
     else:

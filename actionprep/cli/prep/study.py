@@ -10,7 +10,7 @@ import typer
 
 from actionprep.cli import output
 from actionprep.cli.options import DebugOption, JsonOption, Number, Real, StudyOption, Text, Texts, Where, with_study
-from actionprep.cli.prep.build_output import print_findings
+from actionprep.cli.prep.build_output import print_findings, print_next_without_labels
 from actionprep.cli.prep.options import opened_study
 from actionprep.json_values import counted
 
@@ -151,10 +151,7 @@ def scan(
             f"{'them' if num_unreadable > 1 else 'it'}."
         )
     if catalog.recordings and not catalog.labels and template is None:
-        output.print_next(
-            with_study("actionprep scan --template segments.csv", study),
-            "writes a table to label your recordings in; nothing is labeled yet",
-        )
+        print_next_without_labels(study)
         return
     output.print_next(with_study("actionprep plan", study), "shows what a build would do")
 

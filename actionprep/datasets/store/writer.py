@@ -188,7 +188,8 @@ class _Growing:
             self.rows_per_chunk,
             self.chunks_per_shard,
         )
-        with open(f"{self.folder}/zarr.json", "wb", buffering=0) as file:
+        # Buffered: a raw write may be short on a nearly full disk, without an error.
+        with open(f"{self.folder}/zarr.json", "wb") as file:
             file.write(text)
         return sha256
 

@@ -53,30 +53,37 @@ class MasksSettings(StageSettings):
     )
 
     camera: Literal["static", "moving"] = option(
-        "static", "For source motion: moving compensates the motion of the camera between frames."
+        "static", "For source motion: moving compensates the motion of the camera between frames.", later=True
     )
     person_score: float = option(
-        0.5, "For source person: lowest probability of a person in a foreground pixel.", gt=0, le=1
+        0.5, "For source person: lowest probability of a person in a foreground pixel.", gt=0, le=1, later=True
     )
     environment: str = option(
-        "", "For source person: folder of MediaPipe's environment. Empty: the user's cache.", names="code"
+        "", "For source person: folder of MediaPipe's environment. Empty: the user's cache.", names="code", later=True
     )
-    joint_score: float = option(0.3, "For source pose: lowest score of a joint of the hull.", ge=0, le=1)
-    margin: float = option(0.03, "For source pose: the hull is grown by this share of the short side.", ge=0, lt=0.5)
-
-    prompt: str = option("", "For source text: what to segment, names separated by dots: 'hands . black sticks'.")
-    box_score: float = option(0.3, "For source text: lowest score of a detected box.", gt=0, le=1)
+    joint_score: float = option(0.3, "For source pose: lowest score of a joint of the hull.", ge=0, le=1, later=True)
+    margin: float = option(
+        0.03, "For source pose: the hull is grown by this share of the short side.", ge=0, lt=0.5, later=True
+    )
+    prompt: str = option(
+        "", "For source text: what to segment, names separated by dots: 'hands . black sticks'.", later=True
+    )
+    box_score: float = option(0.3, "For source text: lowest score of a detected box.", gt=0, le=1, later=True)
     detector: str = option(
         "IDEA-Research/grounding-dino-tiny",
         "For source text: Grounding DINO; a folder, relative to the study's folder, or a hub name.",
         names="file",
+        later=True,
     )
     segmenter: str = option(
         "facebook/sam2.1-hiera-tiny",
         "For source text: SAM 2; a folder, relative to the study's folder, or a hub name.",
         names="file",
+        later=True,
     )
-    device: str = option("auto", "For source text: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = option(
+        "auto", "For source text: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$", later=True
+    )
 
     @field_validator("source")
     @classmethod

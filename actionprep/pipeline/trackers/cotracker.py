@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 from abc import abstractmethod
@@ -10,13 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from actionprep.datasets.zip_checksums import zip_damage
 from actionprep.errors import SetupError, UserError
+from actionprep.pipeline.trackers.networks import device_of, hash_of_code, hash_of_file, missing, read_weights
 from actionprep.pipeline.trackers.tracker import PointTracker, PointTracks, VisibleRule
 
 if TYPE_CHECKING:
@@ -66,7 +64,7 @@ class _CoTracker(PointTracker):
             "tracker": cls.name,
             "passes": "2",  # 1: passes began at the first query, and support points in its frame
             "code": f"sha256:{_hash_of_code(code)}",
-            "weights": f"sha256:{_hash_of_file(weights, weights.stat().st_mtime_ns)}",
+            "weights": f"sha256:{hash_of_file(weights)}",
             "torch": torch.__version__.split("+")[0],
         }
 
@@ -137,11 +135,7 @@ class _CoTracker(PointTracker):
         """Return positions (1, T, N, 2) in pixels at 384x512, and visibility and confidence (1, T, N) in [0, 1]."""
 
     def _device(self) -> str:
-        import torch
-
-        if self.settings.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        return self.settings.device
+        return device_of(self.settings.device)
 
     def _predictor(self) -> Any:
         code, weights = _find_code(type(self), self.settings), _find_weights(type(self), self.settings)
@@ -241,22 +235,7 @@ def _load(kind: type[_CoTracker], code: Path, weights: Path, weights_mtime_ns: i
             f"The code of {kind.title} in {code} does not load: {error}. Expected the repository {HUB_REPO} at commit "
             f"{HUB_COMMIT[:7]}, which only needs torch and numpy. Get that commit, or use --tracker lk."
         ) from error
-    damage = zip_damage(weights)
-    if damage is not None:
-        raise UserError(f"{weights} is damaged: {damage}. Download it again from {_weights_url(kind)}.")
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise UserError(
-            f"{weights} was not loaded: it contains more than weights, or is not a checkpoint, and loading it could "
-            f"run code. Expected the file {kind.weights} of {kind.title} as its authors publish it. "
-            f"Get it from {_weights_url(kind)}. ({str(error).splitlines()[0]})"
-        ) from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(
-            f"{weights} cannot be read as a checkpoint: {(str(error) or 'it ends early').splitlines()[0]} "
-            f"Expected the file {kind.weights} of {kind.title}. Download it again from {_weights_url(kind)}."
-        ) from None
+    state = read_weights(weights, kind.title, kind.weights, _weights_url(kind))
     if isinstance(state, dict) and "model" in state:
         state = state["model"]
     try:
@@ -312,15 +291,15 @@ def _find_weights(kind: type[_CoTracker], settings: TracksSettings) -> Path:
 
 
 def _missing(kind: type[_CoTracker], what: str, looked_for: str) -> str:
-    name, put, key = {
-        "code": ("its code", f"put {HUB_REPO} at commit {HUB_COMMIT[:7]} there", 'repo = "…/co-tracker"'),
-        "weights": ("its weights", "put the file there", f'checkpoint = "…/{kind.weights}"'),
+    put, key = {
+        "code": (f"put {HUB_REPO} at commit {HUB_COMMIT[:7]} there", 'repo = "…/co-tracker"'),
+        "weights": ("put the file there", f'checkpoint = "…/{kind.weights}"'),
     }[what]
-    return (
-        f"{kind.title} needs {name}, which {'was' if what == 'code' else 'were'} not found.\n"
-        f"  looked for   {looked_for}\n"
-        f"  do one of    {put} · set tracks.{key} in actionprep.toml · run once with internet access\n"
-        f"  or use       --tracker lk, which needs no weights"
+    return missing(
+        kind.title,
+        what,
+        looked_for,
+        (put, f"set tracks.{key} in actionprep.toml", "run once with internet access"),
     )
 
 
@@ -353,14 +332,6 @@ def _network() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-@lru_cache(maxsize=8)
-def _hash_of_file(file: Path, mtime_ns: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _hash_of_code(folder: Path) -> str:
     """Hash the Python files that tracking uses: hubconf.py and the package next to it."""
-    files = [folder / "hubconf.py", *sorted((folder / "cotracker").rglob("*.py"))]
-    parts = [f"{file.relative_to(folder).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hash_of_code(folder, [folder / "hubconf.py", *sorted((folder / "cotracker").rglob("*.py"))])

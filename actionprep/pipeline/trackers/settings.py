@@ -14,7 +14,7 @@ class TracksSettings(StageSettings):
     """Track points through windows of frames, starting on the foreground of each window."""
 
     tracker: str = option(
-        "lk", "lk, lk_anchored or dis (no weights), cotracker3_offline, cotracker3_online or cotracker2."
+        "lk", "lk, lk_anchored or dis (no weights), cotracker3_offline, cotracker3_online, cotracker2 or tapnextpp."
     )
     grid: int = option(20, "Grid size G: up to G x G points in each window.", ge=1, le=256)
     window: int = option(16, "Frames per window.", ge=2, le=1024)
@@ -46,15 +46,19 @@ class TracksSettings(StageSettings):
     levels: int = option(4, "For lk: pyramid levels.", ge=1, le=8)
     checkpoint: str = option(
         "",
-        "For CoTracker: path of its weights, relative to the study folder; empty: torch.hub's, downloaded if missing.",
+        "For CoTracker and TAPNext++: path of the weights, relative to the study folder; empty, for CoTracker only: "
+        "torch.hub's, downloaded if missing.",
         names="file",
     )
     repo: str = option(
         "",
-        "For CoTracker: folder with its code, relative to the study folder; empty: torch.hub's, at a pinned commit.",
+        "For CoTracker and TAPNext++: folder with the code, relative to the study folder; empty, for CoTracker only: "
+        "torch.hub's, at a pinned commit.",
         names="code",
     )
-    device: str = option("auto", "For CoTracker: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = option(
+        "auto", "For CoTracker and TAPNext++: auto, cpu, cuda or cuda:N.", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
+    )
 
     @field_validator("tracker")
     @classmethod

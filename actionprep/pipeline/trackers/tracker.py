@@ -86,6 +86,7 @@ TRACKERS: Registry[type[PointTracker]] = Registry(
         Entry("cotracker3_offline", "actionprep.pipeline.trackers.cotracker:CoTracker3Offline"),
         Entry("cotracker3_online", "actionprep.pipeline.trackers.cotracker:CoTracker3Online"),
         Entry("cotracker2", "actionprep.pipeline.trackers.cotracker:CoTracker2"),
+        Entry("tapnextpp", "actionprep.pipeline.trackers.tapnext:TapNextPlusPlus"),
     ),
     plural="Trackers",
     subclass_of="actionprep.pipeline.trackers.tracker:PointTracker",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -167,20 +167,25 @@ class Checkpoints(Checkpoint):
         if self.best is None:
             # No metric yet, or only NaN: use the latest epoch.
             is_best = True
-        self._save(trainer, self.run.last)
-        if is_best and trainer.is_global_zero:
-            keep_file(self.run.last, self.run.best)
-        if self.keeps_epochs and trainer.is_global_zero:
-            kept = self.run.epoch_checkpoint(trainer.current_epoch + 1)
-            kept.parent.mkdir(exist_ok=True)
-            keep_file(self.run.last, kept)
+        copies = [self.run.best] if is_best else []
+        if self.keeps_epochs:
+            copies.append(self.run.epoch_checkpoint(trainer.current_epoch + 1))
+        self._save(trainer, self.run.last, copies)
 
-    def _save(self, trainer: pl.Trainer, path: Path) -> None:
+    def _save(self, trainer: pl.Trainer, path: Path, copies: Sequence[Path] = ()) -> None:
+        """Save a checkpoint, with copies of it.
+
+        The copies come first. After a kill in between, a resumed run repeats the epoch and makes them again; it would not
+        make copies that are missing beside the state of a finished epoch.
+        """
         draft = path.with_name(f".{path.name}.draft")
         try:
             # False also saves the state of the optimizer. The file is read with weights_only=True.
             trainer.save_checkpoint(no_link(draft), weights_only=False)
             if trainer.is_global_zero:
+                for copy in copies:
+                    copy.parent.mkdir(exist_ok=True)
+                    keep_file(draft, copy)
                 os.replace(draft, path)
         except OSError as error:
             raise SetupError(

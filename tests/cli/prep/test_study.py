@@ -307,3 +307,14 @@ def test_init_point_length_makes_segments_of_events(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["init", str(tmp_path), "--point-length", "500"], env={"ACTIONPREP_OFFLINE": "1"})
     assert result.exit_code == 0, result.output
     assert "point_length = 500" in (tmp_path / "actionprep.toml").read_text()
+
+
+def test_next_step_without_labels_is_to_label(tmp_path: Path) -> None:
+    write_video(tmp_path / "videos/a/cam0.mp4", moving_square(8))
+    runner = CliRunner()
+    done = runner.invoke(app, ["init", str(tmp_path), "--pattern", "{recording}/cam{view}.mp4"])
+    assert done.exit_code == 0, done.output
+    scanned = runner.invoke(app, ["scan", "--study", str(tmp_path)], env={"COLUMNS": "200"})
+    assert "actionprep scan --template segments.csv" in scanned.stdout
+    assert "nothing is labeled yet" in scanned.stdout
+    assert "actionprep plan" not in scanned.stdout
