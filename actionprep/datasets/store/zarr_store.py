@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from actionprep.datasets.paths import below, check_link, name_problem
 from actionprep.datasets.store.digest import ContentHash
@@ -46,8 +46,7 @@ _DRAFT = re.compile(r"\d+-[0-9a-f]{32}")
 _FOLDER = group_text({}).encode()
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class ItemKey:
+class ItemKey(NamedTuple):
     """Name of an item: a product of one view of a recording, or of the study (view "")."""
 
     product: str
