@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -794,12 +795,25 @@ class Snapshot(Store):
 
     def items(self, product: str | None = None) -> list[ItemKey]:
         """Keys of all items, sorted, damaged ones included; see `Store.items`."""
-        if product is not None and "+" in product:
-            return sorted(key for part in product.split("+") for key in self.items(part))
         if product is None:
-            return sorted(self._keys)
-        self._check_path(product)
-        return sorted(key for key in self._keys if key.product == product)
+            return [key for keys in self._by_product.values() for key in keys]
+        if "+" in product:
+            return sorted(key for part in product.split("+") for key in self.items(part))
+        if product not in self._by_product:
+            self._check_path(product)
+        return list(self._by_product.get(product, ()))
+
+    @functools.cached_property
+    def _by_product(self) -> dict[str, list[ItemKey]]:
+        """Keys of each product, products and keys sorted."""
+        by_product: dict[str, list[ItemKey]] = {}
+        for key in sorted(self._keys):
+            by_product.setdefault(key.product, []).append(key)
+        return by_product
+
+    def products(self) -> list[str]:
+        """List the products that have items."""
+        return list(self._by_product)
 
     def metadata(self, key: ItemKey) -> dict[str, Any] | None:
         """Attributes of an item, else None; see `Store.metadata`."""
