@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actionprep.datasets.paths import is_plain
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
 from actionprep.datasets.store.reader import DamagedItemError
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import READ_ERROR, InputError, UserError, explained_read_errors
 from actionprep.pipeline.index import STAGES, find_stage
 from actionprep.pipeline.quarantine import NO_FILE, Quarantine

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from actionprep.datasets.store import zarr_store
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.keys import ItemKey
+from actionprep.datasets.store.zarr_store import Store
 
 KEY = ItemKey("tracks", "seq_01", "0")
 XY = np.random.default_rng(0).random((9, 4, 5, 2), np.float32)
