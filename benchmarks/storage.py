@@ -21,8 +21,8 @@ import numpy as np
 
 from actionprep.datasets.products.frames import read_frames
 from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.pipeline.decode_pass import decode_pass
 from actionprep.pipeline.index import find_stage
-from actionprep.pipeline.passes import decode_pass
 from actionprep.pipeline.probe import probe
 from actionprep.pipeline.stage import ViewSource
 from benchmarks.common import Results, interleaved

@@ -25,6 +25,7 @@ from actionprep.api.status import status
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.recordings import Recording, View
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.index import FILE, Index
 from actionprep.datasets.store.metadata import group_text, group_text_with_checksum
 from actionprep.datasets.store.zarr_store import Store
@@ -32,7 +33,6 @@ from actionprep.datasets.study import StudySettings, init_study
 from actionprep.garbage_collection import collect_rarely
 from actionprep.training.loop.training_plan import TrainingPlan
 from actionprep.training.recipes import find_recipe
-from actionprep.training.split_choice import SplitChoice
 from benchmarks.common import Results, interleaved
 
 LABELS = ("left", "right")

@@ -199,8 +199,8 @@ class _Watcher:
     def __init__(
         self, checkpoint: Checkpoint, source: CameraSource, own: OwnSettings, *, length_s: float, device: str
     ) -> None:
+        from actionprep.pipeline.decode_pass import LivePass
         from actionprep.pipeline.index import find_stage
-        from actionprep.pipeline.passes import LivePass
         from actionprep.pipeline.stage import FrameStage, ViewSource
         from actionprep.training.loop.devices import torch_device
         from actionprep.training.predict import pipeline_settings

@@ -16,7 +16,7 @@ from actionprep.errors import ActionprepError, UserError
 if TYPE_CHECKING:
     from actionprep.datasets.recordings import Recording
     from actionprep.pipeline.engine import BuildReport, Progress
-    from actionprep.pipeline.tasks import Workers
+    from actionprep.pipeline.view_tasks import Workers
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from actionprep.datasets.label_colors import Color
     from actionprep.datasets.segments import Segment
     from actionprep.datasets.store.zarr_store import Store
-    from actionprep.pipeline.tasks import Workers
+    from actionprep.pipeline.view_tasks import Workers
     from actionprep.training.checkpoints import Checkpoint
     from actionprep.training.predict import PooledModel
     from actionprep.training.predicted_timeline import Timeline

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from actionprep.api.study import Study
     from actionprep.datasets.store.zarr_store import Damage, ItemKey
     from actionprep.pipeline.engine import BuildReport
-    from actionprep.pipeline.tasks import Workers
+    from actionprep.pipeline.view_tasks import Workers
     from actionprep.settings import StageSettings
 
 

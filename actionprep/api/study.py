@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from actionprep.pipeline.plan import Plan
     from actionprep.pipeline.quarantine import Quarantine
     from actionprep.pipeline.stage import ResultTable
-    from actionprep.pipeline.tasks import Workers
+    from actionprep.pipeline.view_tasks import Workers
 
 
 def open_study(folder: str | Path | None = None, *, log: Callable[[str], None] | None = None) -> Study:
@@ -258,7 +258,7 @@ class Study:
     def carry_out(self, plan: Plan, *, workers: int | Workers = 0, progress: Progress | None = None) -> BuildReport:
         """Build a plan; see `actionprep.pipeline.engine.build` for the errors."""
         from actionprep.pipeline.engine import build
-        from actionprep.pipeline.tasks import Workers
+        from actionprep.pipeline.view_tasks import Workers
 
         try:
             return build(

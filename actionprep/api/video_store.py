@@ -12,7 +12,7 @@ from actionprep.errors import UserError
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.zarr_store import Store
-    from actionprep.pipeline.tasks import Workers
+    from actionprep.pipeline.view_tasks import Workers
 
 
 def store_of_videos(

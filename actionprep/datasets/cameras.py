@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from actionprep.datasets.findings import Finding
-from actionprep.datasets.names import id_of_name
+from actionprep.datasets.names_to_ids import id_of_name
 from actionprep.datasets.tables import decode_head
 from actionprep.datasets.view_ids import views_with_number
 from actionprep.errors import UserError

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
-from actionprep.datasets.names import FIELDS
+from actionprep.datasets.names_to_ids import FIELDS
 from actionprep.errors import UserError, nearest
 from actionprep.settings import Settings, option
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import field_validator, model_validator
 
-from actionprep.datasets.names import is_text
+from actionprep.datasets.names_to_ids import is_text
 from actionprep.datasets.paths import no_link
 from actionprep.datasets.recordings import Clock
 from actionprep.datasets.tables import is_text_encoding

@@ -28,14 +28,14 @@ from actionprep.datasets.cameras import calibration_files
 from actionprep.datasets.discovery import SPLIT_NAMES, VIDEO_SUFFIXES, Discovery, NoVideosError
 from actionprep.datasets.file_names import pattern_of_paths, reader_of_names
 from actionprep.datasets.findings import Finding
-from actionprep.datasets.names import FIELDS, NOT_TEXT, id_of_name, is_text
+from actionprep.datasets.names_to_ids import FIELDS, NOT_TEXT, id_of_name, is_text
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.recording_names import RecordingNames
 from actionprep.datasets.recordings import Recording, View
 from actionprep.datasets.study import StudyFolder, StudySettings
-from actionprep.datasets.table_files import TableFiles
 from actionprep.datasets.tables import encoding_findings, read_csv, require_columns, text_encoding
 from actionprep.datasets.video_suffixes import is_video_file
+from actionprep.datasets.videos_in_tables import TableFiles
 from actionprep.datasets.view_files import add_readings
 from actionprep.datasets.view_reading import IMAGE_SUFFIXES, number_of
 from actionprep.errors import UserError, name_list, nearest

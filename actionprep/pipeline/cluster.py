@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.errors import InputError, SetupError
+from actionprep.pipeline.decode_pass import ItemOutcome, derived_error
 from actionprep.pipeline.fault_log import explained_faults, write_log
 from actionprep.pipeline.index import find_stage
-from actionprep.pipeline.passes import ItemOutcome, derived_error
 from actionprep.pipeline.plan import PlannedItem, ViewTask
-from actionprep.pipeline.tasks import TaskOutcome, Workers, run_task
 from actionprep.pipeline.timings import Timings
+from actionprep.pipeline.view_tasks import TaskOutcome, Workers, run_task
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.lock import Claim

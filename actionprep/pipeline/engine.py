@@ -18,8 +18,8 @@ from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.plan import Plan, PlannedItem, ViewTask, plan_study_item
 from actionprep.pipeline.quarantine import Quarantine
 from actionprep.pipeline.stage import ArrayStage
-from actionprep.pipeline.tasks import TaskOutcome, Workers, run_task
 from actionprep.pipeline.timings import Timings
+from actionprep.pipeline.view_tasks import TaskOutcome, Workers, run_task
 from actionprep.pipeline.workload import Workload, usable_cores
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from actionprep.datasets.products.frames import FRAMES, INDEX, write_times
 from actionprep.datasets.products.keyframes import read_keyframe_index
-from actionprep.pipeline.sizes import by_short_side
+from actionprep.pipeline.shrink import by_short_side
 from actionprep.pipeline.stage import Filter, FrameBlock, FrameStage, Input, ViewSource, stage
 from actionprep.settings import StageSettings, option
 

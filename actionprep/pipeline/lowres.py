@@ -14,7 +14,7 @@ from actionprep.datasets.products.frames import write_times
 from actionprep.datasets.products.lowres import LOWRES, rgb_array
 from actionprep.pipeline.degradation import Kernel, blur_kernel, blurred, through_jpeg, with_noise
 from actionprep.pipeline.keyframes import seed_of
-from actionprep.pipeline.sizes import by_short_side
+from actionprep.pipeline.shrink import by_short_side
 from actionprep.pipeline.stage import Filter, FrameBlock, FrameStage, ViewSource, stage
 from actionprep.settings import StageSettings, option
 

@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 
-from actionprep.pipeline.clock import UNKNOWN, Jump, join_parts
+from actionprep.pipeline.clock_jumps import UNKNOWN, Jump, join_parts
 
 LOOKAHEAD = 20
 """Decoded frames that are held back, at most, before a gap in front of them counts as a frame that never decodes.

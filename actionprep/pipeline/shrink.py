@@ -31,3 +31,22 @@ def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     ratio = max(image.shape[1] / width, image.shape[0] / height)
     resized: np.ndarray = cv2.resize(image, size, interpolation=cv2.INTER_AREA if ratio > 1.4 else cv2.INTER_LINEAR)
     return resized
+
+
+def by_short_side(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Return the size of the same aspect ratio with this short side.
+
+    The long side is rounded to an even number, because most video stores chroma for pairs of pixels and odd sizes scale
+    more slowly.
+
+    Args:
+        height: Height in pixels.
+        width: Width in pixels.
+        short_side: Short side of the result in pixels.
+
+    Returns:
+        Height and width in pixels.
+    """
+    scale = short_side / min(height, width)
+    long_side = max(short_side, 2 * round(max(height, width) * scale / 2))
+    return (short_side, long_side) if height <= width else (long_side, short_side)

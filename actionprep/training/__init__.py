@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 __all__ = ["Recipe", "Run", "SnippetDataset", "SplitChoice", "find_recipe", "run_test"]
 
 if TYPE_CHECKING:
+    from actionprep.datasets.split_choice import SplitChoice
     from actionprep.training.datasets import SnippetDataset
     from actionprep.training.recipes import Recipe, find_recipe
     from actionprep.training.run import Run
-    from actionprep.training.split_choice import SplitChoice
     from actionprep.training.test import run_test
 
 _HOMES = {
-    "SnippetDataset": "datasets",
-    "SplitChoice": "split_choice",
-    "Recipe": "recipes",
-    "find_recipe": "recipes",
-    "Run": "run",
-    "run_test": "test",
+    "SnippetDataset": "training.datasets",
+    "SplitChoice": "datasets.split_choice",
+    "Recipe": "training.recipes",
+    "find_recipe": "training.recipes",
+    "Run": "training.run",
+    "run_test": "training.test",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(importlib.import_module(f"actionprep.{_HOMES[name]}"), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -87,9 +87,9 @@ def card_of(
     """Build the model card of a checkpoint, as plain values; `rows` are the rows of the table that it was trained on."""
     import numpy as np
 
+    from actionprep.datasets.split_choice import is_multi_label
     from actionprep.training.evaluation.frame_scores import frame_rates
     from actionprep.training.run import versions
-    from actionprep.training.split_choice import is_multi_label
 
     seconds = (table.offset - table.onset)[rows]
     codes = np.unique(table.recording[rows])[:_MAX_RATES].tolist()

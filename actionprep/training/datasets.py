@@ -205,7 +205,7 @@ class SnippetDataset(Dataset[Batch]):
             return np.flatnonzero(self.table.used)
         if isinstance(split, tuple):
             return split[0].rows(split[1])
-        from actionprep.training.split_choice import SplitChoice, choose_parts
+        from actionprep.datasets.split_choice import SplitChoice, choose_parts
 
         return choose_parts(self.store, self.table, SplitChoice()).split.rows(split)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from actionprep.datasets.split_choice import is_multi_label
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
@@ -15,7 +16,6 @@ from actionprep.training.evaluation import metrics
 from actionprep.training.evaluation.scoring import actual_of, predicted_of, score
 from actionprep.training.loop.devices import torch_device
 from actionprep.training.run import EPOCHS, Run
-from actionprep.training.split_choice import is_multi_label
 from actionprep.training.test import part_dataset
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actionprep.datasets.split_choice import Parts, SplitChoice
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.garbage_collection import collect_as_usual
@@ -31,7 +32,6 @@ from actionprep.training.run import (
     now,
     validation_sentence,
 )
-from actionprep.training.split_choice import Parts, SplitChoice
 from actionprep.training.weights import StartingWeights
 
 if TYPE_CHECKING:

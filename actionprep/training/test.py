@@ -13,6 +13,7 @@ import numpy as np
 
 from actionprep.datasets.frame_labels import FrameLabels
 from actionprep.datasets.paths import below, safe_name
+from actionprep.datasets.split_choice import is_multi_label
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
@@ -30,7 +31,6 @@ from actionprep.training.evaluation.scoring import Scores, actual_of, predicted_
 from actionprep.training.evaluation.summary import add_calibration, metrics_of
 from actionprep.training.loop.devices import torch_device
 from actionprep.training.run import VALIDATED, Run, input_digest, now
-from actionprep.training.split_choice import is_multi_label
 
 if TYPE_CHECKING:
     from actionprep.datasets.products.snippets import SnippetTable

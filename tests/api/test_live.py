@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from actionprep.api.live import MemoryItem, predict_live
 from actionprep.cli.train import app
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import SetupError, UserError
 from actionprep.training.fit import fit
-from actionprep.training.split_choice import SplitChoice
 
 
 @pytest.fixture(scope="module")

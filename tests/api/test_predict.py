@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from actionprep.api import predict_videos
 from actionprep.api.video_store import store_of_videos
 from actionprep.cli.train import app
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.pipeline.index import load_stages
@@ -31,7 +32,6 @@ from actionprep.training import predict
 from actionprep.training.fit import fit
 from actionprep.training.fusion import fuse
 from actionprep.training.predicted_timeline import Timeline
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 OPTIONS = {"length_ms": 1200, "stride_ms": 400, "device": "cpu"}

@@ -16,12 +16,12 @@ from typer.testing import CliRunner, Result
 
 from actionprep.api import Study
 from actionprep.cli.train import app
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.metadata import group_text_with_checksum
 from actionprep.errors import SetupError, UserError
 from actionprep.pipeline.pose import Pose, PoseSettings
 from actionprep.pipeline.trackers.settings import TracksSettings
 from actionprep.training.fit import fit
-from actionprep.training.split_choice import SplitChoice
 
 CODE = """
 import pathlib, torch

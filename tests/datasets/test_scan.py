@@ -13,7 +13,7 @@ import pytest
 from study_fakes import FakeProbe, fake_video, new_study
 
 from actionprep.datasets.catalog import Catalog
-from actionprep.datasets.names import NOT_TEXT
+from actionprep.datasets.names_to_ids import NOT_TEXT
 from actionprep.datasets.scan import ScanReport, findings_file, scan
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.study import StudyFolder

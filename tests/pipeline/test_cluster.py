@@ -24,7 +24,7 @@ from actionprep.pipeline.engine import build
 from actionprep.pipeline.index import STAGES
 from actionprep.pipeline.plan import Plan, make_plan
 from actionprep.pipeline.stage import Stage
-from actionprep.pipeline.tasks import Workers
+from actionprep.pipeline.view_tasks import Workers
 
 FRAMES = 40
 QUIET: dict[str, Any] = {

@@ -20,7 +20,7 @@ from recordings import moving_square, write_video
 from actionprep.api import Study, make_study, open_study
 from actionprep.datasets.store.lock import LockLostError, build_lock
 from actionprep.errors import SetupError, UserError
-from actionprep.pipeline import engine, tasks
+from actionprep.pipeline import engine, view_tasks
 from actionprep.pipeline.engine import BuildStoppedError, InternalError
 from actionprep.pipeline.lowres import Lowres
 from actionprep.pipeline.stage import FrameBlock
@@ -311,7 +311,7 @@ def test_ctrl_c_ends_with_130_and_leaves_a_store_to_go_on_with(tmp_path: Path) -
 
 
 def test_lost_lock_ends_the_build_with_the_new_owner(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "LOCK_CHECK_S", 0.0)
+    monkeypatch.setattr(view_tasks, "LOCK_CHECK_S", 0.0)
     lock = study.store.require_local() / ".lock"
 
     def take_over(*_: object) -> None:

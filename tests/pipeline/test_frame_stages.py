@@ -18,6 +18,7 @@ from actionprep.datasets.segments import Segment
 from actionprep.datasets.store.reader import DamagedItemError, ItemReader
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
+from actionprep.pipeline.decode_pass import run_pass
 from actionprep.pipeline.frames import FramesSettings, frame_size, frames_in_segments
 from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.keyframes import (
@@ -33,8 +34,7 @@ from actionprep.pipeline.keyframes import (
     whole_clip_frames,
 )
 from actionprep.pipeline.lowres import LowresSettings, lowres_sizes
-from actionprep.pipeline.passes import run_pass
-from actionprep.pipeline.sizes import by_short_side
+from actionprep.pipeline.shrink import by_short_side
 from actionprep.pipeline.stage import ArrayBlock, ViewSource
 
 TIMES = np.arange(40) / 25

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from recordings import video_study
 
-from actionprep.pipeline import tasks
+from actionprep.pipeline import view_tasks
 from actionprep.pipeline.hang import HangWatch
 
 SLOW = """
@@ -56,6 +56,6 @@ def test_task_notes_blocks_and_writes(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(HangWatch, "note", lambda self: noted.append(self.timeout))
     study = video_study(tmp_path)
     [task] = study.plan("masks").view_tasks
-    tasks.run_task(task, study.store.url, mark=tmp_path / "mark", item_timeout=timeout)
+    view_tasks.run_task(task, study.store.url, mark=tmp_path / "mark", item_timeout=timeout)
     assert set(noted) == ({timeout} if timeout else set())
     assert not (tmp_path / "mark").exists()

@@ -21,7 +21,7 @@ from actionprep.datasets.store.object_files import ObjectFiles
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import SetupError
-from actionprep.pipeline.tasks import Workers
+from actionprep.pipeline.view_tasks import Workers
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from actionprep.api import Study, make_study, open_study
 from actionprep.cli.prep.options import workers_of
 from actionprep.errors import InputError
 from actionprep.pipeline import cluster, engine, workload
-from actionprep.pipeline.tasks import Workers
+from actionprep.pipeline.view_tasks import Workers
 from actionprep.pipeline.workload import START_S, Workload, speedup_of_workers
 
 AS_NEEDED = Workers(2, as_needed=True)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from training_fakes import MOTIONS, make_store, table_of, tiny_recipe, write_snippets, write_tracks
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.fit import fit
 from actionprep.training.predict import open_checkpoint, other_frame_rate, predict
 from actionprep.training.predicted_timeline import Timeline
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",), val_share=0.0)

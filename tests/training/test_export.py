@@ -15,6 +15,7 @@ from training_fakes import make_store, tiny_recipe
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import SetupError, UserError
 from actionprep.training.checkpoints import load_checkpoint
@@ -23,7 +24,6 @@ from actionprep.training.evaluation.result_files import saved_arrays
 from actionprep.training.export import ExportedArray, check_format, export_model, export_run
 from actionprep.training.fit import fit
 from actionprep.training.models.fusion import MidFusion
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))

@@ -7,11 +7,11 @@ import torch
 from tiny_models import CLASSES, tiny
 from training_fakes import make_store, tiny_recipe
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.errors import SetupError
 from actionprep.training.checkpoints import read_safely
 from actionprep.training.fit import fit
 from actionprep.training.loop.make_task import channels_last
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))

@@ -15,6 +15,7 @@ from training_fakes import (
     write_tracks,
 )
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import SetupError, UserError
 from actionprep.training.checkpoints import load_checkpoint, read_safely
@@ -25,7 +26,6 @@ from actionprep.training.evaluation.scoring import score
 from actionprep.training.fit import fit
 from actionprep.training.loop.training_plan import TrainingPlan
 from actionprep.training.run import Run
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))

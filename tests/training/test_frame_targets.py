@@ -15,6 +15,7 @@ from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.snippets import LabelRule, make_snippets
+from actionprep.datasets.split_choice import Parts, SplitChoice
 from actionprep.datasets.splits import SplitAssignment
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
@@ -28,7 +29,6 @@ from actionprep.training.inputs.tracks import TracksInput
 from actionprep.training.loop.losses import ClassificationLoss, batch_loss
 from actionprep.training.predict import predict
 from actionprep.training.recipes import LossSettings, Recipe, find_recipe
-from actionprep.training.split_choice import Parts, SplitChoice
 from actionprep.training.test import run_test
 
 QUIET = {"tensorboard": False, "device": "cpu"}

@@ -12,6 +12,7 @@ from training_fakes import make_store, tiny_recipe, write_split
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.evaluation import metrics
@@ -23,7 +24,6 @@ from actionprep.training.fit import fit
 from actionprep.training.fusion import fold_names, fuse, fuse_folds, read_fusion
 from actionprep.training.predict import predict, predict_videos
 from actionprep.training.run import Run
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 runner = CliRunner()

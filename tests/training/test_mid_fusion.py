@@ -11,6 +11,7 @@ from tiny_models import TINY
 from training_fakes import MOTIONS, make_store, tiny_recipe
 from typer.testing import CliRunner
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint
@@ -23,7 +24,6 @@ from actionprep.training.models.registry import model_card
 from actionprep.training.predict import predict
 from actionprep.training.recipes import Recipe, find_recipe, recipe_names
 from actionprep.training.run import Run
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 runner = CliRunner()

@@ -7,6 +7,7 @@ from frame_store_fakes import make_frame_store, motion_recipe, moving_square, ti
 from tiny_models import TINY
 from training_fakes import MOTIONS, make_store, table_of, write_snippets
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint, make_model, model_sizes
@@ -26,7 +27,6 @@ from actionprep.training.recipes import (
     find_recipe,
     recipe_names,
 )
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 PIXEL_RECIPES = [name for name in recipe_names() if find_recipe(name).product in ("lowres", "frames")]

@@ -11,6 +11,7 @@ import torch
 from pose_fakes import CLASSES, make_pose_store, write_pose
 from torch import Tensor, nn
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import model_sizes
@@ -19,7 +20,6 @@ from actionprep.training.fit import fit
 from actionprep.training.models.registry import build_model, model_card
 from actionprep.training.predict import open_checkpoint, pipeline_settings, predict
 from actionprep.training.recipes import Recipe, choose_recipe, find_recipe, recipe_names
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 NAMES = [name for name in recipe_names() if find_recipe(name).product in ("pose", "heatmaps")]

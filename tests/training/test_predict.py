@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from training_fakes import MOTIONS, make_store, tiny_recipe, write_tracks
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.datasets.windows import windows
 from actionprep.errors import UserError
@@ -24,7 +25,6 @@ from actionprep.training.predict import (
     sliding_windows,
 )
 from actionprep.training.predicted_timeline import Timeline
-from actionprep.training.split_choice import SplitChoice
 
 
 def timeline(onset, offset, rows, labels=("a", "b"), several=False) -> Timeline:

@@ -8,6 +8,7 @@ from frame_store_fakes import make_frame_store, tiny_pixels
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.show.resized import draw_resized, region_corners
@@ -16,7 +17,6 @@ from actionprep.training.fit import fit
 from actionprep.training.models.resizers import front_outputs
 from actionprep.training.resized import resized_frames
 from actionprep.training.run import Run
-from actionprep.training.split_choice import SplitChoice
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
 SIZES = {"sizes__size": [4, 24, 24], "sizes__width_multiplier": 0.0625}

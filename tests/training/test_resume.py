@@ -12,11 +12,11 @@ import pytest
 import torch
 from training_fakes import InterruptedRunError, make_store, tiny_recipe
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import read_safely
 from actionprep.training.fit import fit
 from actionprep.training.run import Run
-from actionprep.training.split_choice import SplitChoice
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
 QUIET = {"tensorboard": False}
@@ -26,7 +26,7 @@ import sys
 import torch
 torch.set_num_threads(1)
 from actionprep.training.fit import fit
-from actionprep.training.split_choice import SplitChoice
+from actionprep.datasets.split_choice import SplitChoice
 
 split = SplitChoice(train=("1", "2", "3"), test=("4",))
 fit(sys.argv[1], sys.argv[2], sys.argv[3], split=split, device="cpu", tensorboard=False, resume=True)

@@ -8,19 +8,19 @@ import torch
 from frame_fakes import frame_recipe, make_changing_store
 from training_fakes import make_store, tiny_recipe
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.checkpoints import read_safely
 from actionprep.training.fit import fit
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import Run
-from actionprep.training.split_choice import SplitChoice
 
 SCRIPT = """
 import sys
 import torch
 torch.set_num_threads(1)
 from actionprep.training.fit import fit
-from actionprep.training.split_choice import SplitChoice
+from actionprep.datasets.split_choice import SplitChoice
 
 if __name__ == "__main__":
     split = SplitChoice(train=("1", "2", "3"), test=("4",))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from frame_store_fakes import make_frame_store, tiny_pixels
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint
 from actionprep.training.datasets import read_table
@@ -12,7 +13,6 @@ from actionprep.training.models.pixels import PixelClassifier
 from actionprep.training.models.published.load import published_state
 from actionprep.training.models.registry import HALF, SIGNED, build_model
 from actionprep.training.recipes import find_recipe
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.weights import missing_weights, starting_weights
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))

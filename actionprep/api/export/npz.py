@@ -163,10 +163,10 @@ class _NpzJob:
         """Check the store and choose snippets, views and frames."""
         import numpy as np
 
+        from actionprep.datasets.split_choice import SplitChoice, choose_parts, is_multi_label
         from actionprep.training.datasets import read_table
         from actionprep.training.inputs._frame_spans import FrameSource, find_spans
         from actionprep.training.run import input_digest
-        from actionprep.training.split_choice import SplitChoice, choose_parts, is_multi_label
 
         table = read_table(store, snippets)
         if is_multi_label(table):

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from actionprep.api import Study
     from actionprep.pipeline.plan import Plan
-    from actionprep.pipeline.tasks import Workers
+    from actionprep.pipeline.view_tasks import Workers
 
 StagesArgument = Annotated[Texts, typer.Argument(help="Stages. (default: those of the settings)")]
 

@@ -12,7 +12,7 @@ from actionprep.cli.options import Number, Text, Texts, YesNo
 
 if TYPE_CHECKING:
     from actionprep.api import Study
-    from actionprep.pipeline.tasks import Workers
+    from actionprep.pipeline.view_tasks import Workers
 
 ViewsOption = Annotated[
     Texts,
@@ -64,7 +64,7 @@ def opened_study(study: Path | None) -> Study:
 def workers_of(count: int | None, scheduler: str | None, slurm: list[str] | None) -> Workers:
     """Choose the workers: local processes (default: one per core, as needed), a running scheduler, or SLURM jobs."""
     from actionprep.errors import UserError
-    from actionprep.pipeline.tasks import Workers
+    from actionprep.pipeline.view_tasks import Workers
     from actionprep.pipeline.workload import usable_cores
 
     options = None

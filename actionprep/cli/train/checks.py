@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def learn_one_batch(store: Store, recipe: Any, options: dict[str, Any], *, json: bool) -> None:
     """`fit --overfit`: check whether the model can overfit one batch. Exit code 1 if it cannot."""
-    from actionprep.training.checks import overfit_one_batch
+    from actionprep.training.sanity_checks import overfit_one_batch
 
     result = overfit_one_batch(store, recipe, **options)
     document = {
@@ -46,7 +46,7 @@ def suggest_learning_rate(
     context: typer.Context, store: Store, recipe: Any, options: dict[str, Any], *, into: Path, json: bool
 ) -> None:
     """`fit --find-lr`: plot the loss over learning rates, and print the command that trains with the suggested one."""
-    from actionprep.training.checks import find_learning_rate
+    from actionprep.training.sanity_checks import find_learning_rate
 
     search = find_learning_rate(store, recipe, **options)
     paths = search.write(into)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from actionprep.datasets.split_choice import SplitChoice
     from actionprep.datasets.store.zarr_store import Store
-    from actionprep.training.split_choice import SplitChoice
     from actionprep.training.train_settings import TrainSettings
 
 
@@ -71,9 +71,9 @@ def split_of(
     Raises:
         UserError: If options of the command line contradict each other or the stored split.
     """
+    from actionprep.datasets.split_choice import SplitChoice, stored_name
     from actionprep.errors import UserError
     from actionprep.settings import COMMAND_LINE
-    from actionprep.training.split_choice import SplitChoice, stored_name
     from actionprep.training.train_settings import TrainSettings
 
     settings = of_study.with_changes(dict(given), where=COMMAND_LINE)
@@ -177,8 +177,8 @@ def ask_how_to_split(store: Store, snippets: str, choice: SplitChoice) -> SplitC
     import typer
 
     from actionprep.cli import output
+    from actionprep.datasets.split_choice import PartlyGivenSplitError, given_split, stored_name
     from actionprep.training.datasets import read_table
-    from actionprep.training.split_choice import PartlyGivenSplitError, given_split, stored_name
 
     named = choice.train or choice.val or choice.test
     if choice.by != "auto" or named or stored_name(store, choice) is not None or not output.can_ask():

@@ -190,7 +190,7 @@ def _jobs_of_videos(
     """Return a function per recording that predicts it, by name."""
     from actionprep.api import group_videos, predict_videos
     from actionprep.datasets.paths import below
-    from actionprep.pipeline.tasks import Workers
+    from actionprep.pipeline.view_tasks import Workers
     from actionprep.pipeline.workload import usable_cores
 
     workers = Workers(usable_cores(), as_needed=True)

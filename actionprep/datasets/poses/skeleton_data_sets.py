@@ -14,7 +14,7 @@ import numpy as np
 from actionprep.datasets.discovery import SPLIT_NAMES, Discovery
 from actionprep.datasets.findings import Finding
 from actionprep.datasets.frame_times import frame_interval
-from actionprep.datasets.names import NOT_TEXT, id_of_name, is_text
+from actionprep.datasets.names_to_ids import NOT_TEXT, id_of_name, is_text
 from actionprep.datasets.poses.formats import FORMATS, detect_format, item_name, read_poses, reading_options
 from actionprep.datasets.poses.sequence import PoseItem, PoseSequence
 from actionprep.datasets.poses.skeletons import layout_in

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actionprep.datasets.names import is_text
+from actionprep.datasets.names_to_ids import is_text
 from actionprep.errors import InputError, UserError, name_list, nearest
 
 LAYOUTS = Path(__file__).parent / "layouts"

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actionprep.datasets.split_choice import is_multi_label
 from actionprep.errors import UserError
 from actionprep.training.evaluation import metrics
 from actionprep.training.evaluation.scoring import Scores, actual_of, predicted_of
 from actionprep.training.run import BEST, TESTED, VALIDATED, Run
-from actionprep.training.split_choice import is_multi_label
 
 if TYPE_CHECKING:
     from actionprep.datasets.products.snippets import SnippetTable

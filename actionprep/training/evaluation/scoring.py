@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actionprep.datasets.split_choice import is_multi_label
 from actionprep.errors import UserError, name_list
 from actionprep.json_values import counted
 from actionprep.training.checkpoints import Checkpoint, check_state
@@ -16,7 +17,6 @@ from actionprep.training.evaluation import metrics
 from actionprep.training.evaluation.frame_scores import FrameScores, mean_over_variants
 from actionprep.training.loop import memory
 from actionprep.training.loop.recurrent_state import States, previous_windows, rounds_of
-from actionprep.training.split_choice import is_multi_label
 
 if TYPE_CHECKING:
     from actionprep.datasets.products.snippets import SnippetTable

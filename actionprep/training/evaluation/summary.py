@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actionprep.datasets.split_choice import is_multi_label
 from actionprep.training.evaluation import calibration, metrics
 from actionprep.training.evaluation.bootstrap import bootstrap
 from actionprep.training.evaluation.scoring import Scores, actual_of, predicted_of
-from actionprep.training.split_choice import is_multi_label
 
 if TYPE_CHECKING:
     from actionprep.datasets.products.snippets import SnippetTable

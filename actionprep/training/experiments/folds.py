@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.paths import below
+from actionprep.datasets.split_choice import SplitChoice, check_train, choose_folds
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
@@ -20,7 +21,6 @@ from actionprep.training.loop.progress import Log, silent
 from actionprep.training.loop.training_plan import resolve_recipe, with_val_by_of
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import FINAL, Run
-from actionprep.training.split_choice import SplitChoice, check_train, choose_folds
 
 if TYPE_CHECKING:
     from actionprep.datasets.splits import By

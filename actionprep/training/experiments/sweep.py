@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actionprep.datasets.paths import below
+from actionprep.datasets.split_choice import Parts, SplitChoice, choose_folds, stored_split
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import ActionprepError, UserError
 from actionprep.settings import canonical_json
 from actionprep.training.recipes import Recipe, applicable_changes, find_recipe
 from actionprep.training.run import FACTS, Run, placed, source_from, write_text
-from actionprep.training.split_choice import Parts, SplitChoice, choose_folds, stored_split
 
 if TYPE_CHECKING:
     from actionprep.datasets.splits import By

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actionprep.datasets.split_choice import is_multi_label
 from actionprep.errors import SetupError, UserError
 from actionprep.training.loop.training_plan import TrainingPlan
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import Phase
-from actionprep.training.split_choice import is_multi_label
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actionprep.datasets.paths import no_link
+from actionprep.datasets.split_choice import Parts, SplitChoice, choose_parts
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.loop.make_task import fresh_model
 from actionprep.training.loop.training_plan import TrainingPlan, with_val_by_of
 from actionprep.training.recipes import Recipe, differences, find_recipe
 from actionprep.training.run import FACTS, RECIPE, SPLIT, START, Run, input_digest, source_from, write_text
-from actionprep.training.split_choice import Parts, SplitChoice, choose_parts
 
 if TYPE_CHECKING:
     from torch import nn

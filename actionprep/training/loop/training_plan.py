@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.datasets.store.zarr_store import Store
-from actionprep.json_values import counted
-from actionprep.training.loop.progress import Log
-from actionprep.training.loop.recurrent_state import previous_windows
-from actionprep.training.recipes import Recipe, choose_recipe, find_recipe
-from actionprep.training.run import Phase, input_digest, mixtures, now, pipeline_of, versions
-from actionprep.training.split_choice import (
+from actionprep.datasets.split_choice import (
     Parts,
     SplitChoice,
     check_train,
@@ -25,6 +19,12 @@ from actionprep.training.split_choice import (
     is_multi_label,
     joined,
 )
+from actionprep.datasets.store.zarr_store import Store
+from actionprep.json_values import counted
+from actionprep.training.loop.progress import Log
+from actionprep.training.loop.recurrent_state import previous_windows
+from actionprep.training.recipes import Recipe, choose_recipe, find_recipe
+from actionprep.training.run import Phase, input_digest, mixtures, now, pipeline_of, versions
 
 if TYPE_CHECKING:
     from torch import nn

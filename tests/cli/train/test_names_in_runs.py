@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from actionprep.api.video_groups import recording_name
 from actionprep.cli.train import app
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.evaluation.report import write_report
 from actionprep.training.experiments.sweep import plan_sweep
 from actionprep.training.fit import fit
 from actionprep.training.run import Run, claimed_folder
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("1", "2"), val=("3",), test=("4",))

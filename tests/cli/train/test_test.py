@@ -11,11 +11,11 @@ from training_fakes import MOTIONS, make_store, table_of, tiny_recipe, write_sni
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.checkpoints import load_checkpoint
 from actionprep.training.fit import fit
 from actionprep.training.recipes import find_recipe
-from actionprep.training.split_choice import SplitChoice
 
 runner = CliRunner()
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actionprep.datasets.snippets import LabelRule
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.datasets import read_table
 from actionprep.training.evaluation.frame_scores import (
@@ -26,7 +27,6 @@ from actionprep.training.evaluation.frame_scores import (
 from actionprep.training.fit import fit
 from actionprep.training.predict import predict
 from actionprep.training.run import Run
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 QUIET = {"tensorboard": False, "device": "cpu"}

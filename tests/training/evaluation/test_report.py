@@ -10,13 +10,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from training_fakes import make_store, tiny_recipe
 
 from actionprep.datasets.label_colors import label_colors
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.evaluation.report import confusion_section, report_html, views_section
 from actionprep.training.evaluation.report_charts import line_chart, reliability_chart, svg
 from actionprep.training.fit import fit
 from actionprep.training.run import Run, validation_sentence
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 VOID = {"meta", "br", "img"}

@@ -15,6 +15,7 @@ from frame_store_fakes import moving_square, write_lowres
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from training_fakes import make_store, tiny_recipe
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import load_checkpoint
@@ -26,7 +27,6 @@ from actionprep.training.experiments.grouping import Entry
 from actionprep.training.fit import fit
 from actionprep.training.fusion import fuse
 from actionprep.training.run import Run
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from training_fakes import InterruptedRunError, make_store, tiny_recipe
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.training.experiments.folds import fit_folds, over_folds
-from actionprep.training.split_choice import SplitChoice
 
 QUIET = {"tensorboard": False}
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from training_fakes import make_store, tiny_recipe, write_split
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.experiments.sweep import plan_sweep, sweep
 from actionprep.training.run import Run
-from actionprep.training.split_choice import SplitChoice
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
 TINY = tiny_recipe(epochs=1)

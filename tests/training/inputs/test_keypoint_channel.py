@@ -9,6 +9,7 @@ from training_fakes import write_split
 
 from actionprep.api import export_npz
 from actionprep.datasets.products.poses import read_pose_item
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
@@ -19,7 +20,6 @@ from actionprep.training.inputs.lowres import LowresInput
 from actionprep.training.inputs.rng import Draws
 from actionprep.training.models.pixels import PixelClassifier
 from actionprep.training.models.registry import SIGNED
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 WITH_JOINTS = {"frames": 12, "size": 24, "channels": "rgb-keypoints"}

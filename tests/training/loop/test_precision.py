@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from training_fakes import make_store, tiny_recipe
 
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.errors import UserError
-from actionprep.training.checks import find_learning_rate
 from actionprep.training.experiments.folds import fit_folds
 from actionprep.training.fit import fit
 from actionprep.training.loop import precision
@@ -25,7 +25,7 @@ from actionprep.training.loop.precision import (
 )
 from actionprep.training.recipes import Recipe, differences, find_recipe, recipe_names
 from actionprep.training.run import Run
-from actionprep.training.split_choice import SplitChoice
+from actionprep.training.sanity_checks import find_learning_rate
 
 CPU = torch.device("cpu")
 MODEL = nn.Linear(2, 2)

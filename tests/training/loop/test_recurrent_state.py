@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from training_fakes import table_of
 
 from actionprep.datasets.products.snippets import SnippetTable
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import Checkpoint, load_checkpoint
@@ -24,7 +25,6 @@ from actionprep.training.loop.training_plan import TrainingPlan
 from actionprep.training.models.registry import build_model
 from actionprep.training.predict import predict
 from actionprep.training.run import Run
-from actionprep.training.split_choice import SplitChoice
 from actionprep.training.test import run_test
 
 SPLIT = SplitChoice(train=("0", "1", "2"), val=("3",), test=("4", "5"))

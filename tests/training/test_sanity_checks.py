@@ -9,10 +9,10 @@ from training_fakes import make_store, tiny_recipe
 from typer.testing import CliRunner
 
 from actionprep.cli.train import app
+from actionprep.datasets.split_choice import SplitChoice
 from actionprep.errors import UserError
-from actionprep.training.checks import OneBatch, _repeats, _search, find_learning_rate, overfit_one_batch
 from actionprep.training.recipes import find_recipe
-from actionprep.training.split_choice import SplitChoice
+from actionprep.training.sanity_checks import OneBatch, _repeats, _search, find_learning_rate, overfit_one_batch
 
 SPLIT = SplitChoice(train=("1", "2", "3"), test=("4",))
 
@@ -138,17 +138,17 @@ def test_overfit_check_uses_one_fixed_batch_of_frames_or_volumes(tmp_path):
 
 
 def test_the_batch_holds_every_class(store, monkeypatch):
-    from actionprep.training import checks
+    from actionprep.training import sanity_checks
 
     seen = []
-    rows = checks._mixed_rows
+    rows = sanity_checks._mixed_rows
 
     def noted(dataset, size):
         result = rows(dataset, size)
         seen.append([dataset.table.labels[dataset.table.label[row]] for row in result])
         return result
 
-    monkeypatch.setattr(checks, "_mixed_rows", noted)
+    monkeypatch.setattr(sanity_checks, "_mixed_rows", noted)
     overfit_one_batch(store, tiny_recipe(batch=3), split=SPLIT, steps=1)
     assert [sorted(labels) for labels in seen] == [["left", "right", "up"]]
 

@@ -22,7 +22,7 @@ from actionprep.pipeline.stage import ViewStage
 from actionprep.pipeline.timings import Timings
 
 if TYPE_CHECKING:
-    from actionprep.pipeline.passes import ItemOutcome
+    from actionprep.pipeline.decode_pass import ItemOutcome
 
 # How often a task checks that the builder still holds the lock, in seconds.
 LOCK_CHECK_S = 1.0
@@ -125,7 +125,7 @@ def _run(
     progress: Callable[[int], None] | None,
     note_progress: Callable[[], None],
 ) -> TaskOutcome:
-    from actionprep.pipeline.passes import ItemOutcome, decode_pass, derived_error
+    from actionprep.pipeline.decode_pass import ItemOutcome, decode_pass, derived_error
 
     def after_block(num_frames: int) -> None:
         note_progress()
@@ -188,7 +188,7 @@ def _failed(outcomes: dict[str, ItemOutcome], product: str) -> bool:
 
 
 def _build_view_item(item: PlannedItem, task: ViewTask, store: Store, note_progress: Callable[[], None]) -> ItemOutcome:
-    from actionprep.pipeline.passes import ItemOutcome
+    from actionprep.pipeline.decode_pass import ItemOutcome
 
     stage = find_stage(item.key.product)
     assert issubclass(stage, ViewStage)

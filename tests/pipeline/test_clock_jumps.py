@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numbered_videos import B_FRAMES, read_numbers, write_numbered
 
-from actionprep.pipeline.clock import UNKNOWN, join_parts
+from actionprep.pipeline.clock_jumps import UNKNOWN, join_parts
 from actionprep.pipeline.decoding import JOINED
 from actionprep.pipeline.probe import probe
 from actionprep.pipeline.video import VideoReader

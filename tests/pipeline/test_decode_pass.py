@@ -15,8 +15,8 @@ from numbered_videos import read_numbers, write_numbered
 from actionprep.datasets.store.reader import ItemReader
 from actionprep.datasets.store.zarr_store import ItemKey, Store
 from actionprep.errors import InputError, SetupError
+from actionprep.pipeline.decode_pass import WriteBehind, decode_pass, run_pass
 from actionprep.pipeline.index import STAGES
-from actionprep.pipeline.passes import WriteBehind, decode_pass, run_pass
 from actionprep.pipeline.plan import PlannedItem
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, stage
 from actionprep.pipeline.video import VideoReader
@@ -236,7 +236,7 @@ def test_ctrl_c_leaves_nothing_half_done(
         return push(self, block, live)
 
     monkeypatch.setattr(kinds["alone"], "push", interrupted)
-    monkeypatch.setattr("actionprep.pipeline.passes._BLOCK_BYTES", 10 * 64 * 64 * 3)
+    monkeypatch.setattr("actionprep.pipeline.decode_pass._BLOCK_BYTES", 10 * 64 * 64 * 3)
     with pytest.raises(KeyboardInterrupt):
         decode_pass(source, planned("first", "alone"), store)
     assert store.items() == []
@@ -279,7 +279,7 @@ class Slow:
 
 
 def test_what_waits_to_be_written_is_bounded_and_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actionprep.pipeline.passes._BEHIND_BYTES", 3 * 8)
+    monkeypatch.setattr("actionprep.pipeline.decode_pass._BEHIND_BYTES", 3 * 8)
     slow = Slow()
     with WriteBehind() as behind:
         item = behind.item(slow)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.paths import no_link
+from actionprep.datasets.split_choice import Parts, SplitChoice
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 from actionprep.training.recipes import Recipe
 from actionprep.training.run import write_text
-from actionprep.training.split_choice import Parts, SplitChoice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from training_fakes import make_store, table_of
 
-from actionprep.errors import UserError
-from actionprep.training.datasets import read_table
-from actionprep.training.split_choice import (
+from actionprep.datasets.split_choice import (
     PartlyGivenSplitError,
     Parts,
     SplitChoice,
@@ -16,6 +14,8 @@ from actionprep.training.split_choice import (
     describe,
     groups_of,
 )
+from actionprep.errors import UserError
+from actionprep.training.datasets import read_table
 
 
 @pytest.fixture(scope="module")

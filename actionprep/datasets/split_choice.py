@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class SplitChoice:
     """How to split a table of snippets.
 
+    The shares are those of `actiontrain fit`. The stage `split` has its own defaults (0.70, 0.15, 0.15); changing them
+    would change stored splits.
+
     Attributes:
         by: Kind of group that no two parts share. "auto" uses the given split if every labeled recording has one
             ("column"), otherwise subject if all subjects are known and there are enough of them, otherwise session,
