@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.keys import ItemKey
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.pipeline.decode_pass import decode_pass
 from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.probe import probe

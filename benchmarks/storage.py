@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from actionprep.datasets.products.frames import read_frames
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.keys import ItemKey
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.pipeline.decode_pass import decode_pass
 from actionprep.pipeline.index import find_stage
 from actionprep.pipeline.probe import probe

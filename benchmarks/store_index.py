@@ -37,7 +37,7 @@ from benchmarks.common import Results, interleaved
 
 LABELS = ("left", "right")
 SECONDS = 8.0
-ROUNDS = 3
+ROUNDS = 7
 
 
 def make_study(folder: Path, num_items: int) -> Study:

@@ -45,9 +45,10 @@ from actionprep.datasets.poses.skeletons import load_layout
 from actionprep.datasets.recordings import Recording
 from actionprep.datasets.segments import Segment
 from actionprep.datasets.store.hdf5_store import write_hdf5
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.lock import BuildLock, LockClaim
 from actionprep.datasets.store.opening import open_store
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.datasets.study import StudyFolder, StudySettings, init_study
 from actionprep.datasets.tables import read_csv
 from actionprep.datasets.video_layouts import discover

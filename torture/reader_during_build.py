@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.keys import ItemKey
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import ActionprepError
 from torture.common import Part, Trials, small_study, start
 

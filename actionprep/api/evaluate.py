@@ -103,7 +103,7 @@ def check_tracks(
     Raises:
         UserError: If no selected view has stored tracks.
     """
-    from actionprep.datasets.store.zarr_store import ItemKey
+    from actionprep.datasets.store.keys import ItemKey
     from actionprep.pipeline.track_evaluation import measure_consistency
     from actionprep.pipeline.trackers.tracker import TRACKERS
     from actionprep.pipeline.video import VideoReader
@@ -310,7 +310,7 @@ def _score_poses(
 def _stored_of_sample(folder: Path, product: str) -> Iterator[tuple[SampleTruth, Study, str, int]]:
     """Views of a sample study that have an item of a product, with the truth and the study."""
     from actionprep.api.study import open_study
-    from actionprep.datasets.store.zarr_store import ItemKey
+    from actionprep.datasets.store.keys import ItemKey
     from actionprep.sample.truth import SampleTruth
 
     sample, any_stored = SampleTruth(folder), False

@@ -46,7 +46,7 @@ def multiview_tracks(
         UserError: If the snippet is empty, or no view has tracks.
     """
     from actionprep.datasets.products.tracks import read_tracks
-    from actionprep.datasets.store.zarr_store import ItemKey
+    from actionprep.datasets.store.keys import ItemKey
 
     if not offset > onset or frames < 1:
         raise UserError(f"The snippet [{onset:g}, {offset:g}) s with {frames} time steps is empty.")

@@ -86,7 +86,7 @@ def pose3d(
     Raises:
         UserError: If fewer than two views have 2D poses and a camera, or layouts differ.
     """
-    from actionprep.datasets.store.zarr_store import ItemKey
+    from actionprep.datasets.store.keys import ItemKey
 
     catalog = study.catalog
     recording = catalog.recording(recording).id

@@ -10,7 +10,7 @@ from actionprep.settings import read_recorded
 
 if TYPE_CHECKING:
     from actionprep.api.study import Study
-    from actionprep.datasets.store.zarr_store import Damage, ItemKey
+    from actionprep.datasets.store.keys import Damage, ItemKey
     from actionprep.pipeline.engine import BuildReport
     from actionprep.pipeline.view_tasks import Workers
     from actionprep.settings import StageSettings

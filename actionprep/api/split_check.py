@@ -113,7 +113,7 @@ def check_stored_split(
         UserError: If there is no such split, or it was made for other recordings.
     """
     from actionprep.datasets.products.split import stored_parts
-    from actionprep.datasets.store.zarr_store import ItemKey
+    from actionprep.datasets.store.keys import ItemKey
 
     stored = sorted(item.recording for item in study.store.items() if item.product == "split")
     if name not in stored:

@@ -11,7 +11,8 @@ from actionprep.pipeline.index import known_stage
 
 if TYPE_CHECKING:
     from actionprep.api.study import Study
-    from actionprep.datasets.store.zarr_store import ItemKey, Store
+    from actionprep.datasets.store.keys import ItemKey
+    from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.plan import KeptOption, PlannedItem
     from actionprep.pipeline.stage import Stage
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from actionprep.datasets.catalog import Catalog, ViewSelection
     from actionprep.datasets.poses.sequence import PoseSequence
     from actionprep.datasets.scan import ScanProgress, ScanReport
+    from actionprep.datasets.store.keys import Damage, ItemKey
     from actionprep.datasets.store.reader import ItemReader
-    from actionprep.datasets.store.zarr_store import Damage, ItemKey, Store
+    from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.engine import BuildReport, Progress
     from actionprep.pipeline.plan import Plan
     from actionprep.pipeline.quarantine import Quarantine

@@ -212,7 +212,7 @@ class _Signals:
         return self._decoded[view.id][name]
 
     def _joints(self, view: View) -> Signal | None:
-        from actionprep.datasets.store.zarr_store import ItemKey
+        from actionprep.datasets.store.keys import ItemKey
 
         if self._study.store.metadata(ItemKey("pose", view.recording, view.id)) is None:
             return None

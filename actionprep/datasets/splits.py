@@ -399,39 +399,46 @@ def _greedy(
     weighted = counts * weight
     size = weighted.sum(axis=1)
 
-    best: tuple[tuple[float, ...], np.ndarray] | None = None
-    for _ in range(int(np.clip(_WORK // max(len(present), 1), 1, _MAX_TRIES))):
+    # All tries advance together: one step places one group in each of them.
+    num_tries = int(np.clip(_WORK // max(len(present), 1), 1, _MAX_TRIES))
+    orders, chances = [], []
+    for _ in range(num_tries):
         order = random.permutation(len(present))
-        order = order[np.argsort(-size[order] * random.uniform(0.8, 1.2, len(order)), kind="stable")]
+        orders.append(order[np.argsort(-size[order] * random.uniform(0.8, 1.2, len(order)), kind="stable")])
         # Equal gains are decided at random, so that the tries differ.
-        chance = random.uniform(0, 1e-9, (len(order), len(wanted)))
-        part = np.empty(len(present), np.int64)
-        deficit = target * weight  # missing samples of each class in each part
-        num_empty = len(wanted)
-        empty = np.ones(len(wanted), bool)
-        for position, of_group in enumerate(order):
-            after = deficit - weighted[of_group]
-            gain = (np.abs(deficit) - np.abs(after)).sum(axis=1) + chance[position]
-            if num_empty and len(order) - position <= num_empty:
-                gain[~empty] = -np.inf  # the last groups must go to parts that are still empty
-            chosen = int(gain.argmax())
-            part[of_group] = chosen
-            deficit[chosen] = after[chosen]
-            num_empty -= int(empty[chosen])
-            empty[chosen] = False
-        filled = np.stack([counts[part == code].sum(axis=0) for code in range(len(wanted))])
-        lacking = (filled[:, is_class] == 0).sum(axis=1)
-        score = (
-            float((filled.sum(axis=1) == 0).sum()),
-            float(lacking[0]) if all_in_first else 0.0,
-            float(lacking.sum()),
-            round(float((np.abs(target - filled) * weight).sum()), 6),
-            float(np.abs(target.sum(axis=1) - filled.sum(axis=1)).sum()),
-        )
-        if best is None or score < best[0]:
-            best = (score, part)
-    assert best is not None
-    return best[1][of_row]
+        chances.append(random.uniform(0, 1e-9, (len(order), len(wanted))))
+    tries = np.arange(num_tries)
+    part = np.empty((num_tries, len(present)), np.int64)
+    deficit = np.repeat((target * weight)[None], num_tries, axis=0)  # missing samples of each class in each part
+    empty = np.ones((num_tries, len(wanted)), bool)
+    for position, (of_group, chance) in enumerate(
+        zip(np.stack(orders, axis=1), np.stack(chances, axis=1), strict=True)
+    ):
+        after = deficit - weighted[of_group][:, None]
+        gain = (np.abs(deficit) - np.abs(after)).sum(axis=2) + chance
+        num_empty = empty.sum(axis=1)
+        # The last groups must go to parts that are still empty.
+        must = (num_empty > 0) & (len(present) - position <= num_empty)
+        gain[must[:, None] & ~empty] = -np.inf
+        chosen = gain.argmax(axis=1)
+        part[tries, of_group] = chosen
+        deficit[tries, chosen] = after[tries, chosen]
+        empty[tries, chosen] = False
+    is_in_part = (part[:, None] == np.arange(len(wanted))[:, None]).astype(np.float64)
+    filled = is_in_part @ counts  # (tries, parts, classes)
+    lacking = (filled[:, :, is_class] == 0).sum(axis=2)
+    scores = zip(
+        (filled.sum(axis=2) == 0).sum(axis=1),
+        lacking[:, 0] if all_in_first else np.zeros(num_tries),
+        lacking.sum(axis=1),
+        (np.abs(target - filled) * weight).reshape(num_tries, -1).sum(axis=1).round(6),
+        np.abs(target.sum(axis=1) - filled.sum(axis=2)).sum(axis=1),
+        tries,
+        strict=True,
+    )
+    best = min(tuple(map(float, score)) for score in scores)
+    parts: np.ndarray = part[int(best[-1])][of_row]
+    return parts
 
 
 def _checked(

@@ -66,6 +66,8 @@ class Reading:
 
     def facts(self) -> dict[str, object]:
         """Return what decides the content of the frames, besides the files and their times."""
+        if self.stream is None and not self.crop:
+            return {}
         facts = {"stream": self.stream, "crop": list(self.crop) or None}
         return {key: value for key, value in facts.items() if value is not None}
 

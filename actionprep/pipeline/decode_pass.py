@@ -22,8 +22,9 @@ from actionprep.pipeline.timings import COMMIT, CONVERT, DECODE, FRAMES, HASH, W
 from actionprep.pipeline.video import FrameReader
 
 if TYPE_CHECKING:
+    from actionprep.datasets.store.keys import ItemKey
     from actionprep.datasets.store.writer import ItemWriter
-    from actionprep.datasets.store.zarr_store import ItemKey, Store
+    from actionprep.datasets.store.zarr_store import Store
     from actionprep.pipeline.plan import PlannedItem
 
 # Maximum number of bytes that wait to be written before the stages wait.

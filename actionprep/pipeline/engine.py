@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.lock import BuildLock, Claim, hold
-from actionprep.datasets.store.zarr_store import ItemKey, Mark, Store
+from actionprep.datasets.store.zarr_store import Mark, Store
 from actionprep.errors import ActionprepError
 from actionprep.pipeline.fault_log import InternalError, explained_faults
 from actionprep.pipeline.index import find_stage

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actionprep.datasets.paths import is_plain
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
 from actionprep.datasets.store.reader import DamagedItemError
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import READ_ERROR, InputError, UserError, explained_read_errors
 from actionprep.pipeline.index import STAGES, find_stage
 from actionprep.pipeline.quarantine import NO_FILE, Quarantine
@@ -180,6 +181,7 @@ class _Resolver:
         self._values: dict[int, tuple[StageSettings, dict[str, Any], str]] = {}
         self._identities: dict[tuple[str, str], dict[str, str]] = {}
         self._texts: dict[int, tuple[object, str]] = {}
+        self._options: dict[int, tuple[StageSettings, dict[str, Any]]] = {}
         self._last_times: tuple[Any, str] = None, ""
         self._made: dict[tuple[str, int, str], Recorded[StageSettings] | None] = {}
         self._kept: dict[tuple[str, int, str], StageSettings | None] = {}
@@ -194,6 +196,12 @@ class _Resolver:
             # The settings are stored as well, so that no other object gets their id.
             self._values[id(settings)] = settings, values, canonical_json(values)
         return self._values[id(settings)]
+
+    def options(self, settings: StageSettings) -> dict[str, Any]:
+        """The part of an item's provenance that names options of the command line."""
+        if id(settings) not in self._options:
+            self._options[id(settings)] = settings, _options(settings)
+        return self._options[id(settings)][1]
 
     def identity(self, stage: type[Stage], settings: StageSettings) -> dict[str, str]:
         """What besides the settings decides the result of a stage."""
@@ -529,7 +537,7 @@ def _planned_item(
         inputs,
     )
     fingerprint = _fingerprint(facts, resolver)
-    provenance = {**facts, "source": {"path": view.path, **facts["source"]}, **_options(chosen)}
+    provenance = {**facts, "source": {"path": view.path, **facts["source"]}, **resolver.options(chosen)}
     if committed is not None and committed["fingerprint"] == fingerprint:
         return PlannedItem(key, "done", "", fingerprint, chosen, provenance, int(committed["nbytes"]))
     entry = quarantine.get(key)
@@ -576,7 +584,7 @@ def _facts(
 def _fingerprint(facts: Mapping[str, Any], resolver: _Resolver) -> str:
     """Hash facts as canonical JSON. Settings and identities, the largest part, are the same for most items."""
     identity, settings = resolver.text(facts["identity"]), resolver.text(facts["settings"])
-    inputs = canonical_json(facts["inputs"])
+    inputs = canonical_json(facts["inputs"]) if facts["inputs"] else "{}"
     own = canonical_json({name: facts[name] for name in ("source", "stage", "version")})
     text = f'{{"identity":{identity},"inputs":{inputs},"settings":{settings},{own[1:]}'
     return hashlib.sha256(text.encode()).hexdigest()

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from actionprep.datasets.paths import below, no_link
-from actionprep.datasets.store.zarr_store import ItemKey
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.errors import InputError, explained_disk_errors
 
 NO_FILE = "no file"

@@ -21,7 +21,7 @@ from actionprep.show.video import video_frames, video_times, write_video
 
 if TYPE_CHECKING:
     from actionprep.api import Study
-    from actionprep.datasets.store.zarr_store import ItemKey
+    from actionprep.datasets.store.keys import ItemKey
 
 Progress = Callable[[int, int], None]
 

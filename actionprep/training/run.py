@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -502,6 +503,12 @@ def versions(recipe: Recipe | None = None) -> dict[str, str]:
     Returns:
         Version by package.
     """
+    return {**_own_versions(), **({} if recipe is None else _plugin_versions(recipe))}
+
+
+@functools.cache
+def _own_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that every run depends on; looked up once per process."""
     by_package = {"python": platform.python_version()}
     for package in _VERSIONS:
         try:
@@ -511,7 +518,7 @@ def versions(recipe: Recipe | None = None) -> dict[str, str]:
                 import actionprep
 
                 by_package[package] = getattr(actionprep, "__version__", "not installed")
-    return by_package if recipe is None else {**by_package, **_plugin_versions(recipe)}
+    return by_package
 
 
 def _plugin_versions(recipe: Recipe) -> dict[str, str]:
@@ -539,6 +546,11 @@ def pipeline_of(store: Store, product: str) -> dict[str, Any]:
         The product; `stages` with version, settings and identity of every stage behind it; `clocks` with how the views of
         the study are aligned.
     """
+    return {"product": product, "stages": _stages_behind(store, product), "clocks": _clocks_of(store)}
+
+
+def _stages_behind(store: Store, product: str) -> dict[str, list[dict[str, Any]]]:
+    """Version, settings and identity of every stage behind a product, inputs last."""
     stages: dict[str, list[dict[str, Any]]] = {}
     waiting = product.split("+")
     while waiting:
@@ -550,7 +562,7 @@ def pipeline_of(store: Store, product: str) -> dict[str, Any]:
             if entry not in entries:
                 entries.append(entry)
             waiting += [name for name in made.get("inputs", {}) if name not in stages and name not in waiting]
-    return {"product": product, "stages": stages, "clocks": _clocks_of(store)}
+    return stages
 
 
 def _clocks_of(store: Store) -> dict[str, Any]:
@@ -590,7 +602,7 @@ def _clocks_of(store: Store) -> dict[str, Any]:
 def mixtures(store: Store, product: str, views: Sequence[str]) -> list[str]:
     """Return one sentence per stage behind a product that made items of these views with different settings or versions."""
     sentences = []
-    for name in pipeline_of(store, product)["stages"]:
+    for name in _stages_behind(store, product):
         keys = [key for key in store.items(name) if key.view in views]
         differing = difference(made_alike(provenance_of(store, keys)))
         if differing:

@@ -17,10 +17,11 @@ from actionprep.api import export_hdf5, export_npz
 from actionprep.datasets.poses.raster import keypoint_raster
 from actionprep.datasets.products.snippets import SnippetTable
 from actionprep.datasets.store.hdf5_store import Hdf5Store
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.npz_store import NpzStore
 from actionprep.datasets.store.opening import open_store
 from actionprep.datasets.store.reader import DamagedItemError
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import InputError, UserError
 from actionprep.training.fit import fit
 from actionprep.training.test import run_test

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from odd_names import ESCAPES, snapshot
 
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.metadata import group_text_with_checksum
 from actionprep.datasets.store.reader import DamagedItemError
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import SetupError, UserError
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from numbered_videos import read_numbers, write_numbered
 
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.reader import ItemReader
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import InputError, SetupError
 from actionprep.pipeline.decode_pass import WriteBehind, decode_pass, run_pass
 from actionprep.pipeline.index import STAGES

@@ -211,7 +211,7 @@ def test_a_full_disk_stops_at_once_and_the_next_build_goes_on(study: Study, monk
         if len(synced) > 2:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store_module, "_sync_tree", full_after_two)
+    monkeypatch.setattr(store_module, "sync_tree", full_after_two)
     with pytest.raises(SetupError, match="No space left on the disk"):
         study.build("lowres")
     monkeypatch.undo()

@@ -11,7 +11,8 @@ from recordings import FRAMES, HEIGHT, WIDTH, video_study
 
 from actionprep.api import Study, settings_models
 from actionprep.datasets.products.poses import read_pose_item
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.keys import ItemKey
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.datasets.study import StudySettings, init_study
 from actionprep.errors import InputError, SetupError, UserError
 from actionprep.pipeline import doctor, pose

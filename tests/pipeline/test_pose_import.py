@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from actionprep.api import import_poses, open_study, settings_models
 from actionprep.cli.prep import app
-from actionprep.datasets.store.zarr_store import ItemKey
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.study import StudySettings, init_study
 from actionprep.errors import InputError, UserError
 from actionprep.pipeline.pose import Pose

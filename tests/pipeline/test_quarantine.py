@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from odd_names import ESCAPES, snapshot
 
-from actionprep.datasets.store.zarr_store import ItemKey
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.errors import InputError, UserError
 from actionprep.pipeline.quarantine import Quarantine
 

@@ -12,7 +12,8 @@ from actionprep.api.export._targets import Progress, chosen_views
 from actionprep.errors import UserError
 
 if TYPE_CHECKING:
-    from actionprep.datasets.store.zarr_store import ItemKey, Store
+    from actionprep.datasets.store.keys import ItemKey
+    from actionprep.datasets.store.zarr_store import Store
 
 
 @dataclass(frozen=True)

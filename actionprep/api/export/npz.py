@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from actionprep.datasets.poses.sequence import PoseSequence
     from actionprep.datasets.products.snippets import SnippetTable
+    from actionprep.datasets.store.keys import ItemKey
     from actionprep.datasets.store.reader import ItemReader
-    from actionprep.datasets.store.zarr_store import ItemKey, Store
+    from actionprep.datasets.store.zarr_store import Store
     from actionprep.training.inputs._frame_spans import FrameSource, Spans
 
 _FORMAT = "actionprep npz snippets 1"
@@ -308,7 +309,7 @@ class _NpzJob:
         """The raster of joints at some times; None without 2D poses in pixels, or if frames are letterboxed."""
         from actionprep.datasets.poses.raster import has_raster, pose_raster, poses_in_frames
         from actionprep.datasets.products.poses import read_pose_item
-        from actionprep.datasets.store.zarr_store import ItemKey
+        from actionprep.datasets.store.keys import ItemKey
 
         key = ItemKey("pose", recording, view)
         if key not in self.poses:

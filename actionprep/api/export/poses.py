@@ -14,7 +14,7 @@ from actionprep.errors import UserError, nearest
 if TYPE_CHECKING:
     from actionprep.api.study import Study
     from actionprep.datasets.poses.writers import ViewPoses
-    from actionprep.datasets.store.zarr_store import ItemKey
+    from actionprep.datasets.store.keys import ItemKey
 
 MANIFEST = "export.json"
 

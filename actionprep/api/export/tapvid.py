@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actionprep.api.study import Study
-    from actionprep.datasets.store.zarr_store import ItemKey
+    from actionprep.datasets.store.keys import ItemKey
 
 _STAMP = "actionprep tapvid tracks 1"
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from actionprep.api import Study
     from actionprep.datasets.findings import Finding
     from actionprep.datasets.recordings import View
-    from actionprep.datasets.store.zarr_store import ItemKey
+    from actionprep.datasets.store.keys import ItemKey
     from actionprep.pipeline.engine import BuildReport
     from actionprep.pipeline.plan import Plan
     from actionprep.pipeline.stage import ResultTable

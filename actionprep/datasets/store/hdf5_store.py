@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.paths import no_link
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.metadata import CHECKSUM, SCHEMA, names_path
 from actionprep.datasets.store.read_only import ReadOnlyStore
 from actionprep.datasets.store.reader import ArrayReader, DamagedItemError, ItemReader
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import InputError, UserError, explained_disk_errors
 from actionprep.settings import canonical_json
 

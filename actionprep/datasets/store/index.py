@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from actionprep.datasets.paths import name_problem
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.errors import discard
 
 FILE = ".index"
@@ -31,9 +32,6 @@ _FORMAT = 1
 _TICK_NS = 30_000_000
 _COARSE_TICK_NS = 2_100_000_000
 _SECOND_NS = 1_000_000_000
-
-Key = tuple[str, str, str]
-"""Product, recording and view of an item."""
 
 
 class Signature(NamedTuple):
@@ -84,7 +82,7 @@ class Record:
         attributes: Its attributes, or their JSON before they are asked for; None for a damaged item.
     """
 
-    key: Key
+    key: ItemKey
     signature: Signature | None
     attributes: dict[str, Any] | bytes | None
 
@@ -148,7 +146,7 @@ class Index:
         for (path, product, recording, view, signature), line in zip(head["items"], lines, strict=True):
             if name_problem(path) or path != "/".join(filter(None, (product, recording, view))):
                 return None
-            index.records[path] = Record((product, recording, view), _signature(signature), line)
+            index.records[path] = Record(ItemKey(product, recording, view), _signature(signature), line)
             if line == b"null":
                 index.records[path].attributes = None
         return index

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.keys import ItemKey
+from actionprep.datasets.store.zarr_store import Store
 
 if TYPE_CHECKING:
     from actionprep.datasets.store.reader import ItemReader

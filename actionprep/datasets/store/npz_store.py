@@ -14,9 +14,9 @@ import numpy as np
 from actionprep.datasets.natural_order import natural_key
 from actionprep.datasets.npz_snippets import EXPORT, PARTS, SnippetFile
 from actionprep.datasets.poses.formats.safe_npz import load_npz
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.read_only import MemoryArray, ReadOnlyStore
 from actionprep.datasets.store.reader import ArrayReader, DamagedItemError, ItemReader
-from actionprep.datasets.store.zarr_store import ItemKey
 from actionprep.errors import InputError, UserError
 from actionprep.settings import canonical_json
 
@@ -77,7 +77,7 @@ class NpzStore(ReadOnlyStore):
 
     def verify(self, keys: list[ItemKey] | None = None) -> Any:
         """Read all frames; the CRC-32 of each array is checked. Yields each item with its damage or None."""
-        from actionprep.datasets.store.zarr_store import Damage
+        from actionprep.datasets.store.keys import Damage
 
         for key in self.items() if keys is None else keys:
             try:

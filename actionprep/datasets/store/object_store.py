@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actionprep.datasets.store.index import FILE, Index, Signature
+from actionprep.datasets.store.keys import Damage, ItemKey
 from actionprep.datasets.store.lock import Lock
 from actionprep.datasets.store.metadata import (
     group_text,
@@ -26,7 +27,7 @@ from actionprep.datasets.store.object_lock import NAME as LOCK
 from actionprep.datasets.store.object_lock import ObjectLock
 from actionprep.datasets.store.reader import DATA, DamagedItemError
 from actionprep.datasets.store.writer import ItemWriter
-from actionprep.datasets.store.zarr_store import Damage, Group, ItemKey, Mark, Snapshot, Store
+from actionprep.datasets.store.zarr_store import Group, Mark, Snapshot, Store
 from actionprep.errors import SetupError, UserError, discard, explained_disk_errors
 from actionprep.settings import canonical_json
 

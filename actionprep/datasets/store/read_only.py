@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from actionprep.datasets.store.keys import Damage, ItemKey
 from actionprep.datasets.store.reader import ArrayReader, DamagedItemError, ItemReader
-from actionprep.datasets.store.zarr_store import Damage, ItemKey, Snapshot, Store, prove_item
+from actionprep.datasets.store.zarr_store import Snapshot, Store, prove_item
 from actionprep.errors import UserError
 from actionprep.settings import canonical_json
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
-import re
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from actionprep.datasets.paths import below, check_link, name_problem
+from actionprep.datasets.paths import below, name_problem
 from actionprep.datasets.store.digest import ContentHash
 from actionprep.datasets.store.files import LocalFiles, RemoteFiles, StoreFiles
 from actionprep.datasets.store.index import Folder, Index, Record, Signature, drafts
+from actionprep.datasets.store.keys import Damage, ItemKey, join_path
+from actionprep.datasets.store.local_folders import (
+    check_links,
+    clear_drafts,
+    delete,
+    is_like_an_item,
+    sync,
+    sync_tree,
+    write_atomically,
+)
 from actionprep.datasets.store.lock import BuildLock, Claim, Lock
 from actionprep.datasets.store.metadata import (
     CHECKSUM,
@@ -40,47 +49,7 @@ from actionprep.errors import SetupError, UserError, explained_disk_errors, name
 from actionprep.settings import canonical_json
 
 _PARTIAL = ".partial"
-# If the syncs of an item take longer than this, the rest of them runs in threads.
-_SLOW_SYNC_S = 0.02
-_DRAFT = re.compile(r"\d+-[0-9a-f]{32}")
 _FOLDER = group_text({}).encode()
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class ItemKey:
-    """Name of an item: a product of one view of a recording, or of the study (view "")."""
-
-    product: str
-    recording: str
-    view: str = ""
-
-    @property
-    def path(self) -> str:
-        """Path in the store."""
-        return "/".join(part for part in (self.product, self.recording, self.view) if part)
-
-    def __str__(self) -> str:
-        return self.path
-
-
-@dataclass(frozen=True)
-class Damage:
-    """Damage that `Store.verify` found.
-
-    Attributes:
-        key: The item, or the path of the folder in `product` and `recording` ("" for the store's root).
-        reason: What is wrong, as a sentence.
-        is_folder: Whether the metadata of a folder is damaged instead of an item.
-    """
-
-    key: ItemKey
-    reason: str
-    is_folder: bool = False
-
-    @property
-    def place(self) -> str:
-        """Path of the item, or of the folder's metadata file."""
-        return _join(self.key.path, "zarr.json") if self.is_folder else self.key.path
 
 
 @dataclass(frozen=True)
@@ -109,7 +78,7 @@ class Group:
     def key(self) -> ItemKey:
         """Key of an item; the path of a folder in its parts."""
         if self.record is not None:
-            return ItemKey(*self.record.key)
+            return self.record.key
         named: Any = (self.document or {"attributes": {}})["attributes"].get("item")
         if names_path(named, self.path):
             return ItemKey(**named)
@@ -180,7 +149,7 @@ class Store:
         if self.path is not None and not (self.path / "zarr.json").exists():
             with explained_disk_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                _write_atomically(self.path / "zarr.json", root_text())
+                write_atomically(self.path / "zarr.json", root_text())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_readers": {}, "_index": None}
@@ -229,9 +198,7 @@ class Store:
                 attributes = None
                 with suppress(DamagedItemError):
                     attributes = item_attributes(group.raw, group.path)
-                index.records[group.path] = Record(
-                    (key.product, key.recording, key.view), None if attributes is None else signature, attributes
-                )
+                index.records[group.path] = Record(key, None if attributes is None else signature, attributes)
         return index
 
     def _walked_items(self) -> list[ItemKey]:
@@ -342,7 +309,7 @@ class Store:
                     item, key, digest=digest, fingerprint=fingerprint, provenance=provenance
                 )
                 (draft / "zarr.json").write_text(group_text_with_checksum(attributes))
-                _sync_tree(draft)
+                sync_tree(draft)
                 if self._claim is not None:
                     self._claim.require_held()
                 self._commit(draft, key)
@@ -405,7 +372,7 @@ class Store:
                 raise UserError(self._no_item(key))
             grave = self._aside(place)
             place.rename(grave)
-            _delete(grave)
+            delete(grave)
 
     def clear_partial(self) -> None:
         """Delete the drafts of dead writers; only the holder of the build lock may call this.
@@ -416,13 +383,13 @@ class Store:
             return
         partial = self.path / _PARTIAL
         if partial.is_dir() or partial.is_symlink():  # the next write reports a file in its place
-            _delete(partial)
+            delete(partial)
         for draft in drafts(self.path):
             draft.unlink(missing_ok=True)
         for folder in self.snapshot().folders() if self._index is None else self._index.folders:
             partial = self.path / folder / _PARTIAL
             if partial.is_dir():
-                _clear_drafts(partial)
+                clear_drafts(partial)
 
     def digest(self) -> str:
         """Return one hash of all content. Equal builds have equal hashes, for any workers, order and interruptions.
@@ -481,7 +448,7 @@ class Store:
             for each in damage:
                 if each.is_folder:
                     text = group_text({}) if each.key.path else root_text()
-                    _write_atomically(self._own_path(each.place), text)
+                    write_atomically(self._own_path(each.place), text)
 
     def _no_item(self, key: ItemKey) -> str:
         others = self.items(key.product)
@@ -523,7 +490,7 @@ class Store:
         self._check_path(key.path)
         raw = self._files.read(f"{key.path}/zarr.json")
         if raw is None and self.path is not None:
-            _check_links(self.path, self.path / key.path)
+            check_links(self.path, self.path / key.path)
         return item_attributes(raw, key.path)
 
     def _check_path(self, path: str) -> None:
@@ -552,7 +519,7 @@ class Store:
             SetupError: If a link on the path is broken.
         """
         place = self._own_path(key.path)
-        is_other = os.path.lexists(place) and not (place.is_symlink() or _is_like_an_item(place))
+        is_other = os.path.lexists(place) and not (place.is_symlink() or is_like_an_item(place))
         if is_other and not self._is_inside(key.path):
             raise UserError(
                 f"The place of {key} in {self.url} is, through a symbolic link, {os.path.realpath(place)}, which is not an "
@@ -570,7 +537,7 @@ class Store:
         self._check_path(name)
         root = self.require_local()
         place, real_root = root / name, Path(os.path.realpath(root))
-        _check_links(root, place.parent)
+        check_links(root, place.parent)
         real = Path(os.path.realpath(place.parent))
         if real == real_root / Path(name).parent:
             return place
@@ -628,7 +595,7 @@ class Store:
                 return
 
         def read(folder: str) -> tuple[Signature | None, bytes | None]:
-            name = _join(folder, "zarr.json")
+            name = join_path(folder, "zarr.json")
             # Read before the content, so that a file replaced in between counts as changed.
             signature = None if known is None or root is None else Signature.of(f"{root}/{name}")
             is_known = known is not None and known.is_folder(folder, signature)
@@ -642,12 +609,12 @@ class Store:
             is_item = "/" in folder and looks_like_item(document)
             records = {}
             if known is not None and root is not None and folder and not is_item:
-                children = [_join(folder, name) for name in names]
+                children = [join_path(folder, name) for name in names]
                 current = ((child, known.current(root, child)) for child in children)
                 records = {child: record for child, record in current if record and not self._is_link(child)}
-                names[:] = [name for name in names if _join(folder, name) not in records]
+                names[:] = [name for name in names if join_path(folder, name) not in records]
             if "/" in folder and not is_item:
-                content = {_join(folder, name): read(_join(folder, name)) for name in names}
+                content = {join_path(folder, name): read(join_path(folder, name)) for name in names}
                 # An item that lost its metadata.
                 is_item = any(self._is_array(at, raw) and not self._is_link(at) for at, (_, raw) in content.items())
                 ahead.update({} if is_item else content)
@@ -661,7 +628,7 @@ class Store:
                     yield Group(child, None, None, True, record=record)
 
     def _holds_arrays(self, path: str) -> bool:
-        below_it = [_join(path, name) for name in self._files.folders(path)]
+        below_it = [join_path(path, name) for name in self._files.folders(path)]
         return any(
             self._is_array(place, self._files.read(f"{place}/zarr.json")) and not self._is_link(place)
             for place in below_it
@@ -688,7 +655,7 @@ class Store:
             if group.is_item:
                 used.update(parent.as_posix() for parent in PurePosixPath(group.path).parents)
             elif not self._is_sound(group):
-                reason = f"Damaged folder: {_join(group.path, 'zarr.json')} is not what was written."
+                reason = f"Damaged folder: {join_path(group.path, 'zarr.json')} is not what was written."
                 damaged[group.path] = Damage(group.key, reason, is_folder=True)
                 if group.raw is not None and self._is_inside(group.path):
                     used.add(group.path)
@@ -709,7 +676,7 @@ class Store:
         self._clear_way(place.parent)
         self._make_groups(place.parent)
         if self._schema < SCHEMA:
-            _write_atomically(self.path / "zarr.json", root_text())
+            write_atomically(self.path / "zarr.json", root_text())
             self._schema = SCHEMA
         replaced = self._aside(place)
         while True:
@@ -721,8 +688,8 @@ class Store:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
                 place.rename(replaced)
-        _sync(place.parent)
-        _delete(replaced)
+        sync(place.parent)
+        delete(replaced)
         self._readers.pop(key, None)
 
     def _clear_way(self, folder: Path) -> None:
@@ -749,7 +716,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         while folder != self.path:
             if not (folder / "zarr.json").exists():
-                _write_atomically(folder / "zarr.json", group_text({}))
+                write_atomically(folder / "zarr.json", group_text({}))
             folder = folder.parent
 
     def _read_schema(self) -> int:
@@ -777,7 +744,7 @@ class Snapshot(Store):
         self.url, self.path, self._files = store.url, store.path, store._files
         self._schema, self._claim, self._index = store._schema, None, index
         self._readers = store._readers
-        self._keys = {ItemKey(*record.key): path for path, record in index.records.items()}
+        self._keys = {record.key: path for path, record in index.records.items()}
 
     def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
         from actionprep.datasets.store.opening import open_zarr_store
@@ -795,12 +762,25 @@ class Snapshot(Store):
 
     def items(self, product: str | None = None) -> list[ItemKey]:
         """Keys of all items, sorted, damaged ones included; see `Store.items`."""
-        if product is not None and "+" in product:
-            return sorted(key for part in product.split("+") for key in self.items(part))
         if product is None:
-            return sorted(self._keys)
-        self._check_path(product)
-        return sorted(key for key in self._keys if key.product == product)
+            return [key for keys in self._by_product.values() for key in keys]
+        if "+" in product:
+            return sorted(key for part in product.split("+") for key in self.items(part))
+        if product not in self._by_product:
+            self._check_path(product)
+        return list(self._by_product.get(product, ()))
+
+    @functools.cached_property
+    def _by_product(self) -> dict[str, list[ItemKey]]:
+        """Keys of each product, products and keys sorted."""
+        by_product: dict[str, list[ItemKey]] = {}
+        for key in sorted(self._keys):
+            by_product.setdefault(key.product, []).append(key)
+        return by_product
+
+    def products(self) -> list[str]:
+        """List the products that have items."""
+        return list(self._by_product)
 
     def metadata(self, key: ItemKey) -> dict[str, Any] | None:
         """Attributes of an item, else None; see `Store.metadata`."""
@@ -852,69 +832,3 @@ def prove_item(item: ItemReader) -> None:
     digest = hashlib.sha256(canonical_json([digests, item.attributes]).encode()).hexdigest()
     if digest != item.digest:
         raise DamagedItemError(f"Damaged item {item.where}: its content is not what was written.")
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}/{name}" if path else name
-
-
-def _check_links(root: Path, place: Path) -> None:
-    """Raise SetupError where a symbolic link from the root to a place leads nowhere."""
-    for folder in (*reversed(place.parents), place):
-        if folder == root or folder.is_relative_to(root):
-            check_link(folder)
-
-
-def _is_like_an_item(folder: Path) -> bool:
-    """Whether a folder is an item, also one whose metadata is damaged or lost, or is empty."""
-    return folder.is_dir() and (
-        (folder / "zarr.json").exists() or any(folder.glob("*/zarr.json")) or not any(folder.iterdir())
-    )
-
-
-def _clear_drafts(partial: Path) -> None:
-    """Delete the drafts in a folder that a link may lead to, and the folder if nothing else is in it."""
-    if partial.is_symlink():
-        return
-    for draft in partial.iterdir():
-        if _DRAFT.fullmatch(draft.name):
-            _delete(draft)
-    with suppress(OSError):
-        partial.rmdir()
-
-
-def _delete(path: Path) -> None:
-    """Delete a folder with its content, or a link or file; never the target of a link."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    draft.write_text(text)
-    draft.replace(path)
-
-
-def _sync_tree(folder: Path) -> None:
-    """Sync all files and folders of a draft.
-
-    On a fast disk, threads take longer to start than the syncs. On a slow one, several syncs share a write of its journal.
-    """
-    places = [place for place, _, _ in os.walk(folder)]
-    waiting = [entry.path for place in places for entry in os.scandir(place) if entry.is_file()] + places
-    begun = time.perf_counter()
-    while waiting and time.perf_counter() - begun < _SLOW_SYNC_S:
-        _sync(waiting.pop(0))
-    if waiting:
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(_sync, waiting))
-
-
-def _sync(path: str | Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,8 +13,9 @@ from actionprep.datasets.products.frames import FRAMES, TIME, write_times
 from actionprep.datasets.products.keyframes import KEYFRAMES, read_keyframe_index, write_keyframes
 from actionprep.datasets.products.lowres import rgb_array
 from actionprep.datasets.products.schema import Array, products
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.writer import ItemWriter
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.zarr_store import Store
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ import pytest
 from metadata_reads import metadata_reads
 
 from actionprep.datasets.store.index import FILE, Index
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.reader import DamagedItemError
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import UserError
 
 # Longer than the clock of a file system takes for one step, so that the index trusts what was written.

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actionprep.datasets.store import zarr_store
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store import local_folders
+from actionprep.datasets.store.keys import ItemKey
+from actionprep.datasets.store.zarr_store import Store
 
 KEY = ItemKey("tracks", "seq_01", "0")
 XY = np.random.default_rng(0).random((9, 4, 5, 2), np.float32)
@@ -63,7 +64,7 @@ def test_item_is_synced_before_it_is_visible(store: Store, monkeypatch: pytest.M
 @pytest.mark.parametrize("slow", [False, True])
 def test_item_starts_threads_on_slow_disks_only(store: Store, monkeypatch: pytest.MonkeyPatch, *, slow: bool) -> None:
     if slow:
-        monkeypatch.setattr(zarr_store, "_SLOW_SYNC_S", 0.0)
+        monkeypatch.setattr(local_folders, "_SLOW_SYNC_S", 0.0)
     started: list[threading.Thread] = []
     start = threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", lambda thread: (started.append(thread), start(thread)))

@@ -13,12 +13,13 @@ import pytest
 from s3_server import Proxy
 
 from actionprep.datasets.store import lock as lock_module
+from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.lock import LockLostError, LockOwner, hold
 from actionprep.datasets.store.object_files import ObjectFiles
 from actionprep.datasets.store.object_lock import ObjectLock
 from actionprep.datasets.store.opening import open_store, open_zarr_store
 from actionprep.datasets.store.reader import DamagedItemError
-from actionprep.datasets.store.zarr_store import ItemKey, Store
+from actionprep.datasets.store.zarr_store import Store
 from actionprep.errors import SetupError, UserError
 
 URL = "s3://studies/gym"

@@ -15,9 +15,10 @@ from damaged_bytes import flip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actionprep.datasets.store.keys import Damage, ItemKey
 from actionprep.datasets.store.metadata import root_text
 from actionprep.datasets.store.reader import DamagedItemError, ZarrArrayReader
-from actionprep.datasets.store.zarr_store import Damage, DamagedStore, ItemKey, Store
+from actionprep.datasets.store.zarr_store import DamagedStore, Store
 from actionprep.errors import SetupError, UserError
 
 
@@ -283,7 +284,7 @@ def test_a_full_disk_is_explained_and_harms_nothing(store: Store, monkeypatch: p
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("actionprep.datasets.store.zarr_store._sync_tree", no_room)
+    monkeypatch.setattr("actionprep.datasets.store.zarr_store.sync_tree", no_room)
     with pytest.raises(SetupError, match="Free some space, then run the same command again"):
         write(store, np.ones((4, 5), np.uint8), view="1")
     monkeypatch.undo()
