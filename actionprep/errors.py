@@ -133,6 +133,12 @@ def name_list(names: Sequence[str], limit: int = 6) -> str:
     return ", ".join(names[:limit]) + more
 
 
+def first_lines(lines: Iterable[str], limit: int = 8) -> list[str]:
+    """Return the lines of a message, or the first `limit` and "and 4 more"."""
+    lines = list(lines)
+    return lines if len(lines) <= limit else [*lines[:limit], f"and {len(lines) - limit} more"]
+
+
 @contextmanager
 def explained_disk_errors(place: Path) -> Iterator[None]:
     """Turn a disk error during writing into a SetupError with advice."""

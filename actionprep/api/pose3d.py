@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actionprep.datasets.alignment import frames_near
+from actionprep.datasets.atomic_files import atomic_file
 from actionprep.datasets.cameras import Camera, cameras_of_views, read_calibration
 from actionprep.datasets.frame_times import frame_interval
 from actionprep.datasets.poses.sequence import PoseSequence
@@ -141,13 +142,11 @@ def pose3d(
 def save_pose3d(result: Pose3D, path: str | Path) -> Path:
     """Write joints in space as an npz file with time, xyz, error, num_views, skeleton and unit."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft.npz")
-    np.savez_compressed(
-        draft, time=result.time, xyz=result.xyz.astype(np.float32), error=result.error.astype(np.float32),
-        num_views=result.num_views, skeleton=result.skeleton, unit=result.unit,
-    )  # fmt: skip
-    draft.replace(path)
+    with atomic_file(path) as draft, open(draft, "wb") as file:
+        np.savez_compressed(
+            file, time=result.time, xyz=result.xyz.astype(np.float32), error=result.error.astype(np.float32),
+            num_views=result.num_views, skeleton=result.skeleton, unit=result.unit,
+        )  # fmt: skip
     return path
 
 

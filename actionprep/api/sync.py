@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from actionprep.datasets.atomic_files import write_text
 from actionprep.errors import UserError, nearest
 from actionprep.pipeline.synchronization.joint import join_pairs
 from actionprep.pipeline.synchronization.pairs import PairEstimate, estimate_pair
@@ -179,9 +180,7 @@ def save_sync(study: Study, results: Sequence[Sync]) -> Path:
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({column: row.get(column, "") for column in columns} for row in kept)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text.getvalue(), encoding="utf-8")
-    draft.replace(path)
+    write_text(path, text.getvalue())
     if name is None:
         folder.change("study", "offsets", "offsets.csv")
     return path

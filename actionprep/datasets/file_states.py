@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from actionprep.datasets.paths import no_link
+from actionprep.datasets.atomic_files import write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +57,7 @@ def write_states(files: Iterable[tuple[str, Path]], path: Path) -> None:
         state = FileState.of(file)
         if state.exists:
             document[name] = {**asdict(state), "sha256": digest_of(file)}
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        no_link(draft).write_text(json.dumps(document, indent=1), encoding="utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_text(path, json.dumps(document, indent=1))
 
 
 def changed_file(files: Mapping[str, Path], path: Path, *, ignore: str = "") -> str:

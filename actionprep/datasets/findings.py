@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from actionprep.datasets.paths import no_link
+from actionprep.datasets.atomic_files import atomic_file
 from actionprep.errors import name_list
 from actionprep.json_values import printable
 
@@ -123,20 +122,15 @@ def group_findings(findings: Iterable[Finding]) -> list[FindingGroup]:
 
 def write_findings(findings: Sequence[Finding], path: Path) -> None:
     """Write all findings as a csv table with the columns kind, where, line and message."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(no_link(draft), "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["kind", "where", "line", "message"])
-            writer.writerows(
-                [
-                    finding.kind,
-                    printable(finding.file),
-                    "" if finding.line is None else finding.line,
-                    printable(finding.message),
-                ]
-                for finding in findings
-            )
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with atomic_file(path) as draft, open(draft, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["kind", "where", "line", "message"])
+        writer.writerows(
+            [
+                finding.kind,
+                printable(finding.file),
+                "" if finding.line is None else finding.line,
+                printable(finding.message),
+            ]
+            for finding in findings
+        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.datasets.products.tracks import Tracks
 
 _NEAREST = 0.75
@@ -106,8 +107,7 @@ def _nearest(tracks: Tracks, time: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _interval(tracks: Tracks) -> float:
-    times = np.unique(tracks.time[tracks.frame_valid])
-    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    return frame_interval(np.unique(tracks.time[tracks.frame_valid]))
 
 
 def _spread(slots: np.ndarray, count: int) -> np.ndarray:

@@ -7,7 +7,6 @@ export.json                          labels in order and how the folder was made
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from actionprep.datasets.paths import no_link, safe_name
+from actionprep.datasets.atomic_files import atomic_file
+from actionprep.datasets.frame_times import frame_interval
+from actionprep.datasets.paths import safe_name
 from actionprep.datasets.poses.formats.safe_npz import load_npz, npz_members
 from actionprep.errors import InputError
 
@@ -108,7 +109,7 @@ class SnippetFile:
             )
         small = load_npz(path, [name for name in _SMALL if name in members], max_bytes=_MAX_SMALL_BYTES)
         time = _times(path, small, count)
-        interval = float(np.median(np.diff(time))) if count > 1 else 1 / VIDEO_RATE
+        interval = frame_interval(time, default=1 / VIDEO_RATE)
         return cls(
             path=path,
             time=time,
@@ -124,16 +125,9 @@ class SnippetFile:
 
 
 def write_snippet(path: Path, arrays: Mapping[str, np.ndarray], *, compress: bool = True) -> None:
-    """Write one npz file: under a temporary name, then renamed, so that it is complete or absent."""
-    draft = no_link(path.with_name(f".{path.name}.partial"))
-    try:
-        with open(draft, "wb") as file:
-            (np.savez_compressed if compress else np.savez)(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    """Write one npz file, complete or not at all."""
+    with atomic_file(path, sync=True, fixed=True) as draft:
+        (np.savez_compressed if compress else np.savez)(draft, **arrays)  # type: ignore[arg-type]
 
 
 def _times(path: Path, small: Mapping[str, np.ndarray], count: int) -> np.ndarray:

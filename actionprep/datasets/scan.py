@@ -17,6 +17,7 @@ import numpy as np
 
 from actionprep.datasets.alignment import align_recording, measure_alignment
 from actionprep.datasets.annotations import AnnotatedRow, CheckedSegments, RowError, check_segments, normalize_label
+from actionprep.datasets.atomic_files import atomic_file
 from actionprep.datasets.cameras import Camera, cameras_of_views, read_calibration
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.catalog_tables import (
@@ -408,9 +409,8 @@ def _keep_partial(folder: StudyFolder, views: Sequence[View]) -> None:
     if not views:
         return
     folder.catalog.mkdir(parents=True, exist_ok=True)
-    draft = no_link(_partial(folder).with_suffix(".tmp"))
-    write_with_checksum(views_to_table(views), draft)
-    os.replace(draft, _partial(folder))
+    with atomic_file(_partial(folder)) as draft:
+        write_with_checksum(views_to_table(views), draft)
 
 
 def _partial(folder: StudyFolder) -> Path:

@@ -14,11 +14,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import field_validator, model_validator
 
+from actionprep.datasets.atomic_files import write_text
 from actionprep.datasets.names_to_ids import is_text
-from actionprep.datasets.paths import no_link
 from actionprep.datasets.recordings import Clock
 from actionprep.datasets.tables import is_text_encoding
-from actionprep.errors import SetupError, UserError, discard, nearest
+from actionprep.errors import SetupError, UserError, nearest
 from actionprep.settings import COMMAND_LINE, Settings, is_no_layout_file, option
 
 SETTINGS_FILE = "actionprep.toml"
@@ -482,17 +482,12 @@ def _read_text(path: Path) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        no_link(draft).write_text(text, encoding="utf-8")
-        os.replace(draft, path)
+        write_text(path, text)
     except OSError as error:
         raise SetupError(
             f"Cannot write {path}: {error.strerror or error}. Free some room, or make the folder writable."
         ) from error
-    finally:
-        discard(draft)
 
 
 def _with_key(text: str, section: str, key: str, value: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.datasets.video_suffixes import is_animated_webp
 from actionprep.datasets.view_reading import Reading, content_digest, number_of, numbered_images
 from actionprep.errors import InputError, explained_read_errors
@@ -208,7 +209,7 @@ def probe_stills(path: str, reading: Reading) -> VideoFacts:
     orientation = Orientation.of(frame)
     width, height = (frame.height, frame.width) if orientation.transposed else (frame.width, frame.height)
     times = images.times
-    gap = float(np.median(np.diff(times))) if len(times) > 1 else images.end
+    gap = frame_interval(times, default=images.end)
     with explained_read_errors(path):
         digest = content_digest(Path(path))
     return VideoFacts(

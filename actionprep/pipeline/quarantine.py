@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from actionprep.datasets.paths import below, no_link
+from actionprep.datasets.atomic_files import write_text
+from actionprep.datasets.paths import below
 from actionprep.datasets.store.keys import ItemKey
 from actionprep.errors import InputError, explained_disk_errors
 
@@ -54,10 +55,7 @@ class Quarantine:
         )
         path = self._path(key)
         with explained_disk_errors(self._folder):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = no_link(path.with_suffix(".draft"))
-            draft.write_text(json.dumps(asdict(entry), indent=1), encoding="utf-8")
-            draft.replace(path)
+            write_text(path, json.dumps(asdict(entry), indent=1))
 
     def clear(self, key: ItemKey) -> None:
         """Remove the entry of an item that was built."""
@@ -65,7 +63,7 @@ class Quarantine:
             self._path(key).unlink(missing_ok=True)
 
     def __iter__(self) -> Iterator[QuarantineEntry]:
-        for path in sorted(self._folder.rglob("*.json")):
+        for path in sorted(self._folder.rglob("[!.]*.json")):
             entry = _read(path)
             if entry is not None:
                 yield entry

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from actionprep.datasets.paths import no_link
-from actionprep.errors import SetupError, UserError, discard
+from actionprep.datasets.atomic_files import atomic_file
+from actionprep.errors import SetupError, UserError
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; it replaces `path` when the block ends without an error.
+    """Like `atomic_file`, for results that the user named a place for.
 
     Raises:
         SetupError: If the file cannot be written.
     """
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield no_link(draft)
-        os.replace(draft, path)
+        with atomic_file(path) as draft:
+            yield draft
     except OSError as error:
         raise SetupError(
             f"Cannot write {path}: {error.strerror or error}. Write to another folder with --out, or free disk space."
         ) from error
-    finally:
-        discard(draft)
 
 
 def write_image(image: np.ndarray, path: Path) -> Path:

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from actionprep.datasets import atomic_files
+from actionprep.datasets.atomic_files import atomic_file
 from actionprep.datasets.paths import MAX_NAME_BYTES, MAX_NAMES_BYTES, below, no_link
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
-from actionprep.errors import SetupError, UserError, discard, name_list, nearest
+from actionprep.errors import SetupError, UserError, name_list, nearest
 from actionprep.json_values import plain
 from actionprep.settings import canonical_json
 from actionprep.training.recipes import Recipe
@@ -621,29 +623,18 @@ def input_digest(store: Store, product: str, snippets: str) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file atomically: readers see the old text or the new text."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     with _explained(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            no_link(draft).write_text(text, encoding="utf-8")
-            os.replace(draft, path)
-        finally:
-            discard(draft)
+        atomic_files.write_text(path, text)
 
 
 def keep_file(source: Path, target: Path) -> None:
     """Copy a file atomically, as a hard link if the disk supports it: replace both files, never write into them."""
-    draft = target.with_name(f".{target.name}.draft")
-    with _explained(target):
+    with _explained(target), atomic_file(target, fixed=True) as draft:
+        draft.unlink(missing_ok=True)
         try:
-            draft.unlink(missing_ok=True)
-            try:
-                os.link(source, draft)
-            except OSError:
-                shutil.copyfile(source, draft)
-            os.replace(draft, target)
-        finally:
-            discard(draft)
+            os.link(source, draft)
+        except OSError:
+            shutil.copyfile(source, draft)
 
 
 def now() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actionprep.errors import UserError
+from actionprep.errors import UserError, first_lines
 from actionprep.training.run import FACTS, SPLIT, Run
 
 if TYPE_CHECKING:
@@ -321,11 +321,11 @@ def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[
         f"{path}: weights of a run of '{made_with.get('name', made_with['model'])}', {len(fitting)} of {len(mine)} loaded, "
         f"{len(other)} tensors of the file unused."
     ]
-    lines += [f"  missing   {name}" for name in _shortened(fresh)]
+    lines += [f"  missing   {name}" for name in first_lines(fresh)]
     if other_classes:
         lines.append(f"  unused    head of the classes {', '.join(card['labels'])}, in this order")
         other = [name for name in other if not is_head(name.removeprefix(inner))]
-    lines += [f"  unused    {name}" for name in _shortened(other)]
+    lines += [f"  unused    {name}" for name in first_lines(other)]
     recorded, classifier = _recorded_variant(card), unwrap_model(model)
     for name in VARIANT_SETTINGS:
         trained, built = recorded.get(name, False), bool(getattr(classifier, name, False))
@@ -335,7 +335,3 @@ def _own(model: nn.Module, path: Path, labels: tuple[str, ...] | None) -> tuple[
                 f"{name} = {str(built).lower()}. Its outputs differ from those of the run until it is trained."
             )
     return "\n".join(lines), None
-
-
-def _shortened(names: Sequence[str], limit: int = 8) -> list[str]:
-    return list(names) if len(names) <= limit else [*names[:limit], f"… and {len(names) - limit} more"]

@@ -97,11 +97,9 @@ def exported(folder: Path, format: str) -> dict[str, Any] | None:
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write a JSON file that appears when it is complete."""
-    from actionprep.datasets.paths import no_link
+    from actionprep.datasets.atomic_files import write_text
 
-    draft = no_link(path.with_name(f".{path.name}.partial"))
-    draft.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    os.replace(draft, path)
+    write_text(path, json.dumps(document, indent=1))
 
 
 def delete(folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actionprep.datasets.paths import no_link
+from actionprep.datasets.atomic_files import atomic_file
 from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.metadata import CHECKSUM, SCHEMA, names_path
 from actionprep.datasets.store.read_only import ReadOnlyStore
@@ -70,22 +70,17 @@ def write_hdf5(
     import h5py
 
     path = Path(path)
-    draft = no_link(path.with_name(f".{path.name}.partial"))
     with explained_disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # Attributes of more than 64 KiB need the file format of HDF5 1.8 or newer.
-            with h5py.File(draft, "w", libver=("v108", "latest")) as file:
-                file.attrs["actionprep_schema"] = SCHEMA
-                for number, key in enumerate(keys, start=1):
-                    _write_item(file, store.item(key.product, key.recording, key.view), key, compress=compress)
-                    if progress is not None:
-                        progress(number, len(keys))
-            with open(draft, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+        # Attributes of more than 64 KiB need the file format of HDF5 1.8 or newer.
+        with (
+            atomic_file(path, sync=True, fixed=True) as draft,
+            h5py.File(draft, "w", libver=("v108", "latest")) as file,
+        ):
+            file.attrs["actionprep_schema"] = SCHEMA
+            for number, key in enumerate(keys, start=1):
+                _write_item(file, store.item(key.product, key.recording, key.view), key, compress=compress)
+                if progress is not None:
+                    progress(number, len(keys))
         return path.stat().st_size
 
 

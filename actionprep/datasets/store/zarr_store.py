@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from actionprep.datasets.atomic_files import write_text
 from actionprep.datasets.paths import below, name_problem
 from actionprep.datasets.store.digest import ContentHash
 from actionprep.datasets.store.files import LocalFiles, RemoteFiles, StoreFiles
@@ -27,7 +28,6 @@ from actionprep.datasets.store.local_folders import (
     is_like_an_item,
     sync,
     sync_tree,
-    write_atomically,
 )
 from actionprep.datasets.store.lock import BuildLock, Claim, Lock
 from actionprep.datasets.store.metadata import (
@@ -149,7 +149,7 @@ class Store:
         if self.path is not None and not (self.path / "zarr.json").exists():
             with explained_disk_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.path / "zarr.json", root_text())
+                write_text(self.path / "zarr.json", root_text())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_readers": {}, "_index": None}
@@ -448,7 +448,7 @@ class Store:
             for each in damage:
                 if each.is_folder:
                     text = group_text({}) if each.key.path else root_text()
-                    write_atomically(self._own_path(each.place), text)
+                    write_text(self._own_path(each.place), text)
 
     def _no_item(self, key: ItemKey) -> str:
         others = self.items(key.product)
@@ -676,7 +676,7 @@ class Store:
         self._clear_way(place.parent)
         self._make_groups(place.parent)
         if self._schema < SCHEMA:
-            write_atomically(self.path / "zarr.json", root_text())
+            write_text(self.path / "zarr.json", root_text())
             self._schema = SCHEMA
         replaced = self._aside(place)
         while True:
@@ -716,7 +716,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         while folder != self.path:
             if not (folder / "zarr.json").exists():
-                write_atomically(folder / "zarr.json", group_text({}))
+                write_text(folder / "zarr.json", group_text({}))
             folder = folder.parent
 
     def _read_schema(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.pipeline.synchronization.signals import Signal
 
 MAX_DRIFT_PPM = 300.0
@@ -83,8 +84,8 @@ def estimate_pair(a: Signal, b: Signal, *, max_offset: float = 5.0) -> PairEstim
         The estimate. It is unsure, with a reason, if the peak is weak or ambiguous, windows disagree, or the error is
         larger than half a frame.
     """
-    period = max(_period(a), _period(b), a.finest, b.finest)
-    step = max(min(_period(a), _period(b)) / 2, 0.002)
+    period = max(frame_interval(a.time, default=np.inf), frame_interval(b.time, default=np.inf), a.finest, b.finest)
+    step = max(min(frame_interval(a.time, default=np.inf), frame_interval(b.time, default=np.inf)) / 2, 0.002)
     if len(a.time) < 8 or len(b.time) < 8:
         return _nothing("there are too few frames", b)
     time_a, value_a, mask_a = _resampled(a, step, period)
@@ -315,7 +316,7 @@ def _resampled(signal: Signal, step: float, period: float) -> tuple[np.ndarray, 
     time = np.arange(signal.time[0], signal.time[-1] + step / 2, step)
     value = np.interp(time, signal.time, signal.value)
     after = np.clip(np.searchsorted(signal.time, time), 1, len(signal.time) - 1)
-    mask = signal.time[after] - signal.time[after - 1] <= _GAP * _period(signal)
+    mask = signal.time[after] - signal.time[after - 1] <= _GAP * frame_interval(signal.time, default=np.inf)
     return time, _whitened(gaussian_filter1d(value, 0.8 * period / step, mode="nearest"), mask, period / step), mask
 
 
@@ -348,10 +349,6 @@ def _parabola(values: np.ndarray) -> float:
     left, middle, right = (float(value) for value in values)
     bend = left - 2 * middle + right
     return 0.0 if bend >= 0 else float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5))
-
-
-def _period(signal: Signal) -> float:
-    return float(np.median(np.diff(signal.time))) if len(signal.time) > 1 else np.inf
 
 
 def _nothing(reason: str, b: Signal) -> PairEstimate:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.frame_labels import FrameLabels
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.datasets.windows import EPSILON_S
 from actionprep.training.evaluation import metrics, segmental
 from actionprep.training.evaluation.bootstrap import bootstrap
@@ -106,7 +107,7 @@ def frame_times(store: Store, product: str, recording: str, views: Sequence[str]
 
 def frame_rate(times: np.ndarray) -> float | None:
     """Return the frames per second of sorted frame times (F,) in seconds; None for fewer than two frames."""
-    return 1 / float(np.median(np.diff(times))) if len(times) > 1 else None
+    return 1 / frame_interval(times) if len(times) > 1 else None
 
 
 def frame_rates(store: Store, product: str, recordings: Sequence[str], views: Sequence[str]) -> list[float]:
@@ -145,7 +146,7 @@ def windows_with_frames(
             first, last = np.searchsorted(times, [onset - EPSILON_S, offset - EPSILON_S])
             near = np.clip(np.searchsorted(times, onset), 1, max(len(times) - 1, 1))
             distance = np.abs(times[[near - 1, np.minimum(near, len(times) - 1)]] - onset).min(axis=0)
-            interval = np.median(np.diff(times)) if len(times) > 1 else 0.0
+            interval = frame_interval(times)
             with_frames |= (last > first) | (distance <= 1.5 * interval + 1e-6)
     return with_frames
 

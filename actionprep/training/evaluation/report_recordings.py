@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from actionprep.datasets.frame_runs import runs_of_labels
+from actionprep.datasets.frame_times import frame_interval
 from actionprep.datasets.label_colors import Color
 from actionprep.json_values import counted
 
@@ -97,7 +98,7 @@ def css(color: Color) -> str:
 
 def _timeline(name: str, frames: Sequence[Mapping[str, str]], colors: Mapping[str, Color]) -> dict[str, Any]:
     times = np.array([float(frame["time"]) for frame in frames])
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    step = frame_interval(times, default=1.0)
     start, duration = times[0], times[-1] - times[0] + step
     # Frames without a known label or window are not in the table.
     parts = np.flatnonzero(np.diff(times) > 1.5 * step) + 1

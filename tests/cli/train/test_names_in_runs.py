@@ -133,7 +133,7 @@ def test_links_where_fit_writes(project: Path, actiontrain: Command) -> None:
     facts["state"] = {"phase": "validate", "complete": False}
     del facts["sha256"]
     (run / "run.json").write_text(json.dumps(facts))
-    (run / ".last.ckpt.draft").symlink_to(victim / "chapter.txt")
+    (run / ".last.partial.ckpt").symlink_to(victim / "chapter.txt")
     (run / "tensorboard").symlink_to(victim)
     result = actiontrain("fit", "store", "--run", "one", "--resume", "--threads", "1")
     assert result.exit_code == 2

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from torch import nn
 
-from actionprep.errors import UserError, name_list
+from actionprep.errors import UserError, first_lines, name_list
 from actionprep.training.models.motionbert import HeatmapMotionBERT
 from actionprep.training.models.pixels import unwrap_model
 from actionprep.training.models.published.families import FAMILIES, Family, find_family, unchanged
@@ -74,12 +74,12 @@ class LoadReport:
         ]
         lines += [
             f"  adapted   {text}"
-            for text in _shortened(
+            for text in first_lines(
                 [f"{f.name}: {shape_text(f.was)} → {shape_text(f.now)}, {f.how}" for f in self.fitted]
             )
         ]
-        lines += [f"  missing   {name}" for name in _shortened(self.fresh)]
-        lines += [f"  unused    {text}" for text in _shortened([f"{name}: {why}" for name, why in self.left_out])]
+        lines += [f"  missing   {name}" for name in first_lines(self.fresh)]
+        lines += [f"  unused    {text}" for text in first_lines([f"{name}: {why}" for name, why in self.left_out])]
         lines += [f"  note      {text}" for text in self.notes]
         if self.color_order is not None:
             lines.append(f"  These weights expect {self.color_order} frames.")
@@ -291,14 +291,15 @@ def _fit(
             )
     if mismatched:
         raise UserError(
-            f"The {family.name} weights in {path} have other shapes than the model: {'; '.join(_shortened(mismatched, 3))}. "
+            f"The {family.name} weights in {path} have other shapes than the model: "
+            f"{'; '.join(first_lines(mismatched, 3))}. "
             "Build the model with the sizes of the weights, or use other weights."
         )
     not_finite = [name for name, tensor in loaded.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if not_finite:
         raise UserError(
             f"{len(not_finite)} of {len(loaded)} tensors in {path} are not finite (NaN or Inf): "
-            f"{', '.join(_shortened(not_finite, 3))}. The training diverged, or the file is damaged. Use an earlier "
+            f"{', '.join(first_lines(not_finite, 3))}. The training diverged, or the file is damaged. Use an earlier "
             "checkpoint, or download the file again."
         )
     # Running statistics of batch norms count as weights, their step counters do not.
@@ -338,11 +339,6 @@ def _notes(model: nn.Module, family: Family) -> tuple[str, ...]:
 
 def _toml(value: bool) -> str:
     return "true" if value else "false"
-
-
-def _shortened(texts: Iterable[str], limit: int = 8) -> list[str]:
-    texts = list(texts)
-    return texts if len(texts) <= limit else [*texts[:limit], f"and {len(texts) - limit} more"]
 
 
 def _first(keys: set[str]) -> str:
