@@ -17,6 +17,11 @@ _TIMES: dict[str, tuple[Literal["s", "frame"], float]] = {
     "_frame": ("frame", 1.0),
 }
 
+_USUAL = (
+    *(f"{edge}{suffix}" for edge in ("onset", "offset") for suffix in _TIMES),
+    *("label", "recording", "layer", "annotator", "split"),
+)
+
 
 def segment_times(
     columns: Mapping[str, str], header: Sequence[str]
@@ -62,7 +67,7 @@ def _recognizes(path: Path, head: str) -> bool:
 
 
 def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
-    header, rows = read_csv(path)
+    header, rows = read_csv(path, usual=() if columns else _USUAL)
     times = segment_times(columns, header)
     label, recording, layer, annotator, split = (
         _column(name, columns, header) for name in ("label", "recording", "layer", "annotator", "split")
