@@ -285,7 +285,8 @@ class _ProgressLines:
         rate = self._done / (now - self._begun)
         share = f" ({self._done / self._total:.0%})" if self._total else ""
         failed = f", {failures} failed" if failures else ""
-        line = f"{self._what}: {self._done:,} of {self._total:,} {self._unit}{share}, {rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s{failed}"
+        speed = f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s"
+        line = f"{self._what}: {self._done:,} of {self._total:,} {self._unit}{share}, {speed}{failed}"
         error_console.print(_text(line), soft_wrap=True)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, UnmappedColumnsError, parse_interval
-from actionprep.datasets.tables import read_csv
+from actionprep.datasets.tables import header_of, read_csv, usual_names
 
 # Suffix of a time column, the unit of its numbers, and the factor to seconds or frames.
 _TIMES: dict[str, tuple[Literal["s", "frame"], float]] = {
@@ -45,6 +45,14 @@ def segment_times(
         if onset in header and offset in header:
             return onset, offset, *_TIMES[suffix]
     return None
+
+
+def has_segments(head: str) -> bool:
+    """Whether a table has columns for onset, offset and label, given its first lines."""
+    header = header_of(head)
+    names = usual_names(header, _USUAL)
+    columns = [names.get(name, name) for name in header]
+    return segment_times({}, columns) is not None and "label" in columns
 
 
 def is_mapped(columns: Mapping[str, str], header: Sequence[str]) -> bool:

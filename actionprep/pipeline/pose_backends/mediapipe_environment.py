@@ -240,7 +240,9 @@ def _packages_of(environment: Path) -> Path | None:
 def not_installed(folder: Path, solution: str) -> SetupError:
     """Return the error of a missing environment."""
     alternative = (
-        "--source motion, which needs nothing else" if solution == "person" else "import existing poses (actionprep import)"
+        "--source motion, which needs nothing else"
+        if solution == "person"
+        else "import existing poses (actionprep import)"
     )
     return SetupError(
         "MediaPipe is not installed. It needs a separate environment, because its dependencies conflict with this one.\n"
