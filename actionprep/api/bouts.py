@@ -39,11 +39,27 @@ BOUTS, STATISTICS, BINS, TRANSITIONS, GROUPS = "bouts", "statistics", "bins", "t
 
 
 @dataclass(frozen=True)
+class BoutScore:
+    """Agreement of predicted bouts with the annotated ones.
+
+    Attributes:
+        f1: F1@50 over all bouts.
+        f1_before: F1@50 of the segments that `predict` writes, without rules.
+        recordings: Number of annotated recordings.
+    """
+
+    f1: float
+    f1_before: float
+    recordings: int
+
+
+@dataclass(frozen=True)
 class BoutReport:
     """Bouts of recordings, their statistics, and the written files.
 
     Attributes:
-        observations: Recordings with their bouts.
+        observations: Recordings with their bouts. Recordings of a run that are annotated are listed twice: with predicted
+            and with annotated bouts.
         statistics: One row per recording and label.
         bins: One row per recording, label and time bin; empty without bins.
         transitions: Pairs of consecutive bouts.
@@ -51,6 +67,7 @@ class BoutReport:
         rules: Rules that made the bouts, as plain values.
         tuned: How the rules were chosen; None if they were given.
         without_span: Recordings without a video, which are taken as observed from 0 s to their last bout.
+        score: Comparison of predicted with annotated bouts; None for annotations, and without annotated recordings.
         files: Written files.
     """
 
@@ -62,14 +79,21 @@ class BoutReport:
     rules: Mapping[str, Any]
     tuned: TunedRules | None = None
     without_span: tuple[str, ...] = ()
+    score: BoutScore | None = None
     files: tuple[Path, ...] = field(default=())
+
+    @property
+    def recordings(self) -> dict[str, float]:
+        """Observed time of each recording in seconds."""
+        return {observation.recording: observation.observed_s for observation in self.observations}
 
     def document(self) -> dict[str, Any]:
         """Return the report as plain values; NaN is None."""
         return {
             "rules": dict(self.rules),
             "tuned": None if self.tuned is None else dataclasses.asdict(self.tuned),
-            "recordings": [observation.recording for observation in self.observations],
+            "score": None if self.score is None else dataclasses.asdict(self.score),
+            "recordings": list(self.recordings),
             "without_span": list(self.without_span),
             **{name: [_finite(row) for row in rows] for name, rows in self.tables().items()},
             "files": [str(path) for path in self.files],
@@ -84,6 +108,8 @@ class BoutReport:
                 "group": observation.group,
                 "layer": bout.layer,
                 "annotator": bout.annotator,
+                "source": observation.source,
+                "part": observation.part,
                 "label": bout.label,
                 "onset": bout.onset,
                 "offset": bout.offset,
@@ -183,6 +209,8 @@ def predicted_bout_report(
 ) -> BoutReport:
     """Predict recordings with a run, turn the probabilities into bouts, and compute their statistics.
 
+    Recordings with annotated segments are compared with them: the tables have rows of both, and the score is F1@50.
+
     Args:
         run: Folder of a run.
         study: The study that the run was trained in.
@@ -192,7 +220,7 @@ def predicted_bout_report(
             were not trained on them.
         group: Column of the table of recordings that contains the group.
         bin_s: Length of time bins in seconds; None: no bins.
-        out: Folder for the results; None: bouts/<run>.
+        out: Folder for the results; None: bouts/<run>/<part>, or bouts/<run>/recordings for named recordings.
         xlsx: Whether to write a workbook too.
         device: Device of the model.
 
@@ -202,9 +230,10 @@ def predicted_bout_report(
     Raises:
         UserError: If the run has no recordings in the part, or val has no segments to choose the rules on.
     """
+    from actionprep.datasets.frame_labels import has_segments
     from actionprep.show.charts import colors_of
     from actionprep.training.datasets import read_table
-    from actionprep.training.evaluation.bout_rules import predicted_bouts, tune_rules
+    from actionprep.training.evaluation.bout_rules import f1_at_50, predicted_bouts, segments_without_rules, tune_rules
     from actionprep.training.predict import open_models, predict
     from actionprep.training.run import VALIDATED, Run
 
@@ -213,10 +242,12 @@ def predicted_bout_report(
     table = read_table(study.store, facts["snippets"])
     by_part = _recordings_of_parts(table, facts["split"]["rows"])
     background = table.background
+    truth: dict[str, list[Segment]] = {}
+    if rules is None or has_segments(table):
+        truth = _true_segments(table, background)
     tuned = None
     if rules is None:
         held_out = opened.folder / VALIDATED
-        truth = _true_segments(table)
         val = [name for name in by_part["val"] if truth.get(name)]
         if not val:
             raise UserError(
@@ -239,9 +270,22 @@ def predicted_bout_report(
         for timeline in timelines
         if len(timeline.onset)
     }
+    actual = {name: truth[name] for name in bouts if truth.get(name)}
+    plain = {
+        timeline.recording: segments_without_rules(timeline, background)
+        for timeline in timelines
+        if timeline.recording in actual
+    }
+    score = None
+    if actual:
+        predicted = {name: bouts[name] for name in actual}
+        score = BoutScore(f1_at_50(actual, predicted), f1_at_50(actual, plain), len(actual))
     return _report(
         study.catalog, bouts, rules.document(), group=group, bin_s=bin_s,
-        out=Path("bouts") / opened.folder.name if out is None else out, xlsx=xlsx, tuned=tuned, spans=spans,
+        out=Path("bouts") / opened.folder.name / ("recordings" if recordings else part) if out is None else out,
+        xlsx=xlsx, tuned=tuned, spans=spans, source="predicted", truth=actual, score=score,
+        labels=[label for label in facts["labels"] if label != background],
+        parts={name: part for part, own in by_part.items() for name in own},
         title=f"Predicted bouts of run {opened.folder.name}", colors=colors_of(study),
     )  # fmt: skip
 
@@ -321,6 +365,11 @@ def _report(
     colors: Mapping[str, Color],
     tuned: TunedRules | None = None,
     spans: Mapping[str, tuple[float, float]] | None = None,
+    source: str = "annotated",
+    truth: Mapping[str, Sequence[Segment]] | None = None,
+    score: BoutScore | None = None,
+    labels: Sequence[str] = (),
+    parts: Mapping[str, str] | None = None,
 ) -> BoutReport:
     if xlsx and importlib.util.find_spec("openpyxl") is None:
         raise SetupError("A workbook needs the package openpyxl: pip install 'actionprep[formats]'.")
@@ -334,12 +383,18 @@ def _report(
         if span[1] > span[0]:
             known = {recording.id: recording for recording in catalog.recordings}.get(name)
             subject = "" if known is None else known.subject or ""
-            observations.append(Observation(name, span, clip_bouts(own, span), subject, groups.get(name, "")))
-    rows = bout_statistics(observations)
+            observation = Observation(
+                name, span, clip_bouts(own, span), subject, groups.get(name, ""), source, (parts or {}).get(name, "")
+            )
+            observations.append(observation)
+            if name in (truth or {}):
+                annotated = clip_bouts((truth or {})[name], span)
+                observations.append(dataclasses.replace(observation, bouts=annotated, source="annotated"))
+    rows = bout_statistics(observations, labels=labels)
     report = BoutReport(
         tuple(observations), tuple(rows),
-        tuple(bout_statistics(observations, bin_s=bin_s)) if bin_s is not None else (),
-        tuple(transitions(observations)), tuple(summarize_groups(rows)), rules, tuned, tuple(without_span),
+        tuple(bout_statistics(observations, bin_s=bin_s, labels=labels)) if bin_s is not None else (),
+        tuple(transitions(observations)), tuple(summarize_groups(rows)), rules, tuned, tuple(without_span), score,
     )  # fmt: skip
     if out is None:
         return report
@@ -442,8 +497,8 @@ def _recordings_of_parts(table: Any, rows: Mapping[str, Sequence[int]]) -> dict[
     }
 
 
-def _true_segments(table: Any) -> dict[str, list[Segment]]:
-    """Segments that the snippets were labeled from, by recording."""
+def _true_segments(table: Any, background: str | None) -> dict[str, list[Segment]]:
+    """Segments that the snippets were labeled from, by recording; none of the background class."""
     from actionprep.datasets.frame_labels import segments_of
     from actionprep.datasets.segments import Segment
 
@@ -452,7 +507,7 @@ def _true_segments(table: Any) -> dict[str, list[Segment]]:
     for recording, onset, offset, label in zip(
         coded.recording.tolist(), coded.onset.tolist(), coded.offset.tolist(), coded.label.tolist(), strict=True
     ):
-        if label >= 0:
+        if label >= 0 and table.labels[label] != background:
             truth.setdefault(table.recordings[recording], []).append(Segment(onset, offset, table.labels[label]))
     return truth
 

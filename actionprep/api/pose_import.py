@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -83,6 +84,8 @@ def import_poses(
     from actionprep.datasets.study import SETTINGS_FILE, StudySettings, init_study
 
     FORMATS.check(format, also=("auto",))
+    if format == "auto":
+        _refuse_annotations(paths)
     root = Path(folder).expanduser()
     place = StudyFolder(root)
     # Paths of a command are relative to the current folder, paths in the settings to the study.
@@ -142,6 +145,24 @@ def import_poses(
         study.scan()
     report = study.build("pose", workers=workers, progress=progress)
     return ImportedPoses(study, report, *store_official_splits(study))
+
+
+def _refuse_annotations(paths: Sequence[str | Path]) -> None:
+    """Raise UserError for files with annotations, which are no poses."""
+    from actionprep.datasets.annotations import SEGMENT_FORMATS, annotation_format_of
+    from actionprep.datasets.poses.formats import detect_format
+
+    for path in map(Path, paths):
+        # A format that is recognized by its content; coco and pose-csv are what other json and csv files are taken for.
+        if not path.is_file() or detect_format(path) not in (None, "coco", "pose-csv"):
+            continue
+        name = annotation_format_of(path)
+        if name is not None:
+            raise UserError(
+                f"{path} has annotations ({name}: {SEGMENT_FORMATS.find(name).description}), not poses, and import reads "
+                f"poses. Name it in actionprep.toml as [study] segments = \"{path}\", then run 'actionprep scan'. For a "
+                f"new study: actionprep init --segments {shlex.quote(str(path))}"
+            )
 
 
 @contextmanager

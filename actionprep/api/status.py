@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from actionprep.errors import ActionprepError
@@ -139,6 +140,37 @@ def track_summary(store: Store, keys: Iterable[ItemKey]) -> dict[str, Any] | Non
         "empty_windows": sum(int(stage["num_empty_windows"]) for stage in stages),
         "points": points,
         "visible_share": visible / points if points else None,
+    }
+
+
+def keyframe_summary(store: Store, keys: Iterable[ItemKey]) -> dict[str, Any] | None:
+    """Summarize keyframes over views.
+
+    Args:
+        store: The store.
+        keys: Items of any product; those of other products are ignored.
+
+    Returns:
+        Numbers of views and keyframes; smallest, median and largest number per view; `sampler` with the names of the
+        samplers. None if no item has keyframes.
+    """
+    from actionprep.datasets.products.keyframes import read_keyframe_index
+
+    store = store.snapshot()
+    counts, samplers = [], []
+    for key in store.intact(key for key in keys if key.product == "keyframes"):
+        item = store.item(key.product, key.recording, key.view)
+        counts.append(len(read_keyframe_index(item)))
+        samplers.append(str(item.attributes["sampler"]))
+    if not counts:
+        return None
+    return {
+        "views": len(counts),
+        "keyframes": sum(counts),
+        "smallest": min(counts),
+        "median": median(counts),
+        "largest": max(counts),
+        "sampler": sorted(set(samplers)),
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actionprep.api.repair import repair
 from actionprep.api.rescan import current_catalog
-from actionprep.api.status import events, joints_outside, status, track_summary
+from actionprep.api.status import events, joints_outside, keyframe_summary, status, track_summary
 from actionprep.datasets.products.tracks import Tracks, read_tracks
 from actionprep.datasets.study import StudyFolder, find_study
 from actionprep.errors import UserError, nearest
@@ -317,6 +317,15 @@ class Study:
             store: Snapshot of the study's store to read; None takes one.
         """
         return track_summary(self.store if store is None else store, keys)
+
+    def keyframe_summary(self, keys: Iterable[ItemKey], *, store: Store | None = None) -> dict[str, Any] | None:
+        """Count views and keyframes, with the range per view; None without keyframes.
+
+        Args:
+            keys: Items of any product.
+            store: Snapshot of the study's store to read; None takes one.
+        """
+        return keyframe_summary(self.store if store is None else store, keys)
 
     def joints_outside(self, keys: Iterable[ItemKey], *, store: Store | None = None) -> list[tuple[ItemKey, int, int]]:
         """List imported poses with joints outside of the frame: item, number of such joints, and number of all joints.

@@ -165,7 +165,7 @@ def save_sync(study: Study, results: Sequence[Sync]) -> Path:
     path = folder.root / "offsets.csv" if name is None else folder.resolve(name)
     columns, rows = ["recording", "view", "offset", "drift"], []
     if name is not None:
-        present, lines = read_csv(path)
+        present, lines = read_csv(path, usual=columns)
         columns = list(dict.fromkeys([*present, *columns]))
         rows = [dict(row) for _, row in lines]
     elif path.exists():

@@ -22,7 +22,8 @@ def group_videos(run: str | Path | Checkpoint, given: Sequence[str | Path]) -> d
 
     A model of several views takes the files together as one recording, and each folder as one. For a model of one view
     every file, and every video in a folder, is a recording. If the run's study names recordings by a pattern, the videos
-    in a folder are grouped by it, and views that a run of one view does not know are left out.
+    in a folder are grouped by it, and views that a run of one view does not know are left out. Files of the run's study
+    have the id of their recording as name.
 
     Args:
         run: Folder of a run or of fused runs, or a checkpoint.
@@ -69,10 +70,13 @@ def group_videos(run: str | Path | Checkpoint, given: Sequence[str | Path]) -> d
             raise UserError(f"No videos in {folder}: looked there for {', '.join(VIDEO_SUFFIXES)}.")
         inside.sort(key=lambda path: natural_key(str(path)))
         groups += _recordings_of(inside, views, pattern)
+    known = _recordings_by_file(models[0].checkpoint)
     recordings: dict[str, list[str]] = {}
     for group in groups:
         paths = list(name_videos(group, views, pattern).videos.values())
-        name = recording_name(paths, pattern)
+        ids = {known.get(path.resolve(), "") for path in paths}
+        name = ids.pop() if len(ids) == 1 else ""
+        name = name or recording_name(paths, pattern)
         if name in recordings:
             name = f"{paths[0].resolve().parent.name}_{name}"
         base, number = name, 2
@@ -80,6 +84,21 @@ def group_videos(run: str | Path | Checkpoint, given: Sequence[str | Path]) -> d
             name, number = f"{base}_{number}", number + 1
         recordings[name] = group
     return recordings
+
+
+def _recordings_by_file(checkpoint: Checkpoint) -> dict[Path, str]:
+    """Id of the recording of each video in the study of a checkpoint's run; empty if it is in no scanned study."""
+    from actionprep.datasets.catalog import Catalog
+    from actionprep.datasets.study import find_study
+
+    try:
+        folder = find_study(checkpoint.path.expanduser().absolute().parent)
+        if not folder.catalog.is_dir():
+            return {}
+        catalog = Catalog.read(folder.catalog)
+    except UserError:
+        return {}
+    return {catalog.resolve(view.path, folder.root).resolve(): view.recording for view in catalog.views}
 
 
 def _videos_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:

@@ -20,7 +20,10 @@ def print_bouts(report: BoutReport, *, json: bool) -> None:
     if json:
         output.print_json(report.document())
         return
-    several = {name: len({getattr(row, name) for row in report.groups}) > 1 for name in ("group", "layer", "annotator")}
+    several = {
+        name: len({getattr(row, name) for row in report.groups}) > 1
+        for name in ("group", "layer", "annotator", "source")
+    }
     shown = [name for name, is_shown in several.items() if is_shown]
     columns = (*shown, "label", "bouts", "total (s)", "share", "per min", "mean (s)", "latency (s)")
     rows = [
@@ -36,17 +39,25 @@ def print_bouts(report: BoutReport, *, json: bool) -> None:
         )
         for row in report.groups
     ]
-    recordings = counted(len(report.observations), "recording")
+    recordings = counted(len(report.recordings), "recording")
     subjects = len({observation.subject for observation in report.observations if observation.subject})
     whose = f" of {counted(subjects, 'subject')}" if subjects else ""
     output.print_table(f"Bouts in {recordings}{whose}", columns, rows)
     if report.tuned is not None:
         rules = report.tuned.rules
         output.note(
-            f"Rules chosen on val among {report.tuned.tried}: begin at a probability of {rules.enter:g}, end below "
+            f"None of {report.tuned.tried} rules improves F1@50 on val ({100 * report.tuned.f1:.1f} %), so bouts are the "
+            "segments that 'actiontrain predict' writes."
+            if report.tuned.f1 <= report.tuned.f1_before
+            else f"Rules chosen on val among {report.tuned.tried}: begin at a probability of {rules.enter:g}, end below "
             f"{rules.leave:g}, join gaps up to {1000 * rules.max_gap_s:.0f} ms, at least "
             f"{1000 * rules.min_length_s:.0f} ms. "
             f"F1@50 on val {100 * report.tuned.f1:.1f} %, without rules {100 * report.tuned.f1_before:.1f} %."
+        )
+    if report.score is not None:
+        output.note(
+            f"F1@50 of the predicted bouts {100 * report.score.f1:.1f} %, without rules "
+            f"{100 * report.score.f1_before:.1f} %, in {counted(report.score.recordings, 'annotated recording')}"
         )
     if report.without_span:
         output.warn(

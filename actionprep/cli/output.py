@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -27,6 +28,8 @@ class SafeConsole(Console):
 
 console = SafeConsole(highlight=False)
 error_console = SafeConsole(stderr=True, highlight=False)
+
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 def _text(text: object, style: str = "") -> Text:
@@ -227,7 +230,13 @@ def warn(text: str) -> None:
 
 @contextmanager
 def progress_bar(what: str, total: int, unit: str, *, quiet: bool = False) -> Iterator[Any]:
-    """Show a progress bar with rate, ETA and failures. Call the yielded function with (advance, failures)."""
+    """Show a progress bar with rate, ETA and failures. Call the yielded function with (advance, failures).
+
+    Where the output is not a terminal, such as the log of a cluster, a line is printed every 30 seconds instead.
+    """
+    if not quiet and not error_console.is_terminal:
+        yield _ProgressLines(printable(what), total, unit)
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
     class Rate(ProgressColumn):
@@ -249,7 +258,6 @@ def progress_bar(what: str, total: int, unit: str, *, quiet: bool = False) -> It
         Failures(),
         console=error_console,
         disable=quiet,
-        transient=not error_console.is_terminal,
     )
     with bar:
         task = bar.add_task(printable(what), total=total, failures=0)
@@ -258,6 +266,28 @@ def progress_bar(what: str, total: int, unit: str, *, quiet: bool = False) -> It
             bar.update(task, advance=amount, failures=failures)
 
         yield advance
+
+
+class _ProgressLines:
+    """Print the progress as lines, at most one in 30 seconds."""
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self._what, self._total, self._unit = what, total, unit
+        self._done, self._begun = 0, time.monotonic()
+        self._printed = self._begun
+
+    def __call__(self, amount: int, failures: int = 0) -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now - self._printed < _SECONDS_BETWEEN_LINES:
+            return
+        self._printed = now
+        rate = self._done / (now - self._begun)
+        share = f" ({self._done / self._total:.0%})" if self._total else ""
+        failed = f", {failures} failed" if failures else ""
+        speed = f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s"
+        line = f"{self._what}: {self._done:,} of {self._total:,} {self._unit}{share}, {speed}{failed}"
+        error_console.print(_text(line), soft_wrap=True)
 
 
 @contextmanager

@@ -293,6 +293,20 @@ def _head_of(path: Path) -> str:
         raise UserError(f"Cannot read annotations {path}: {error.strerror or error}.") from None
 
 
+def annotation_format_of(path: Path) -> str | None:
+    """Return the name of the annotation format of a file; None if no format recognizes it.
+
+    Raises:
+        UserError: If the file cannot be read.
+    """
+    from actionprep.datasets.annotation_formats.plain_csv import has_segments
+
+    head = _head_of(path)
+    recognizing = [name for name, form in segment_formats().items() if form.recognizes(path, head)]
+    # The csv reader tries every table.
+    return next((name for name in recognizing if name != "csv" or has_segments(head)), None)
+
+
 def resembling_formats(path: Path) -> list[str]:
     """Return the names of the formats of lists without header that a file could have.
 

@@ -46,6 +46,8 @@ class Observation:
         bouts: Bouts in it.
         subject: Person or animal; "" if unknown.
         group: Group of the recording, such as a treatment; "" without groups.
+        source: Where the bouts come from: "annotated" or "predicted".
+        part: Part of the split that the recording is in; "" if unknown.
     """
 
     recording: str
@@ -53,6 +55,8 @@ class Observation:
     bouts: tuple[Segment, ...]
     subject: str = ""
     group: str = ""
+    source: str = "annotated"
+    part: str = ""
 
     @property
     def observed_s(self) -> float:
@@ -112,6 +116,8 @@ class BoutStatistics:
         group: Group of the recording; "" without groups.
         layer: Layer of the annotation; "" if it has none.
         annotator: Annotator; "" if unknown.
+        source: Where the bouts come from.
+        part: Part of the split that the recording is in; "" if unknown.
         label: The label.
         start: Start of the observed time in seconds.
         stop: End of the observed time in seconds.
@@ -129,6 +135,8 @@ class BoutStatistics:
     group: str
     layer: str
     annotator: str
+    source: str
+    part: str
     label: str
     start: float
     stop: float
@@ -141,7 +149,9 @@ class BoutStatistics:
     per_min: float
 
 
-def bout_statistics(observations: Sequence[Observation], *, bin_s: float | None = None) -> list[BoutStatistics]:
+def bout_statistics(
+    observations: Sequence[Observation], *, bin_s: float | None = None, labels: Iterable[str] = ()
+) -> list[BoutStatistics]:
     """Compute count, durations, latency, share of time and rate of every label in every recording.
 
     A label that occurs in some recordings gets rows of zeros in the others: an animal that never did something belongs
@@ -151,20 +161,24 @@ def bout_statistics(observations: Sequence[Observation], *, bin_s: float | None 
         observations: Recordings with their bouts.
         bin_s: Length of time bins in seconds, counted from the start of each recording. The last bin may be shorter. None:
             one row for the full recording.
+        labels: Labels that get rows in any case, such as those of a model, which may predict some of them never.
 
     Returns:
         Rows by recording, layer, annotator, label and bin.
     """
-    labels: dict[Track, set[str]] = defaultdict(set)
+    labels_of: dict[Track, set[str]] = defaultdict(set)
     for observation in observations:
         for bout in observation.bouts:
-            labels[bout.layer, bout.annotator].add(bout.label)
+            labels_of[bout.layer, bout.annotator].add(bout.label)
+    given = set(labels)
+    if given and not labels_of:
+        labels_of["", ""] = set()
     rows = []
     for observation in observations:
         present = {(bout.layer, bout.annotator) for bout in observation.bouts}
-        tracks = [track for track in labels if track in present] or list(labels)
+        tracks = [track for track in labels_of if track in present] or list(labels_of)
         for layer, annotator in sorted(tracks, key=_track_key):
-            for label in sorted(labels[layer, annotator], key=natural_key):
+            for label in sorted(labels_of[layer, annotator] | given, key=natural_key):
                 bouts = [
                     bout
                     for bout in observation.bouts
@@ -185,6 +199,7 @@ class Transition:
         group: Group of the recording; "" without groups.
         layer: Layer of the annotation.
         annotator: Annotator.
+        source: Where the bouts come from.
         before: Label of the earlier bout.
         after: Label of the next bout, by onset.
         count: Number of such pairs.
@@ -196,6 +211,7 @@ class Transition:
     group: str
     layer: str
     annotator: str
+    source: str
     before: str
     after: str
     count: int
@@ -217,7 +233,7 @@ def transitions(observations: Sequence[Observation]) -> list[Transition]:
                 rows.append(
                     Transition(
                         observation.recording, observation.subject, observation.group, layer, annotator,
-                        before, after, count, count / begin[before],
+                        observation.source, before, after, count, count / begin[before],
                     )
                 )  # fmt: skip
     return rows
@@ -231,6 +247,7 @@ class GroupSummary:
         group: Group; "" without groups.
         layer: Layer of the annotation.
         annotator: Annotator.
+        source: Where the bouts come from.
         label: The label.
         subjects: Number of subjects; recordings without a subject count as one each.
         recordings: Number of recordings.
@@ -250,6 +267,7 @@ class GroupSummary:
     group: str
     layer: str
     annotator: str
+    source: str
     label: str
     subjects: int
     recordings: int
@@ -275,11 +293,11 @@ def summarize_groups(rows: Sequence[BoutStatistics]) -> list[GroupSummary]:
     Args:
         rows: Statistics of full recordings, from `bout_statistics` without bins.
     """
-    groups: dict[tuple[str, str, str, str], list[BoutStatistics]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, str, str], list[BoutStatistics]] = defaultdict(list)
     for row in rows:
-        groups[row.group, row.layer, row.annotator, row.label].append(row)
+        groups[row.group, row.layer, row.annotator, row.source, row.label].append(row)
     summaries = []
-    for (group, layer, annotator, label), members in groups.items():
+    for (group, layer, annotator, source, label), members in groups.items():
         by_subject: dict[tuple[str, str], list[BoutStatistics]] = defaultdict(list)
         for row in members:
             by_subject[(row.subject, "") if row.subject else ("", row.recording)].append(row)
@@ -294,7 +312,7 @@ def summarize_groups(rows: Sequence[BoutStatistics]) -> list[GroupSummary]:
                 latencies.append(statistics.fmean(row.latency_s for row in own if row.count))
         summaries.append(
             GroupSummary(
-                group, layer, annotator, label,
+                group, layer, annotator, source, label,
                 subjects=len(by_subject),
                 recordings=len(members),
                 count=sum(row.count for row in members),
@@ -306,7 +324,10 @@ def summarize_groups(rows: Sequence[BoutStatistics]) -> list[GroupSummary]:
                 never=len(by_subject) - len(lengths),
             )
         )  # fmt: skip
-    return sorted(summaries, key=lambda row: tuple(map(natural_key, (row.group, row.layer, row.annotator, row.label))))
+    return sorted(
+        summaries,
+        key=lambda row: tuple(map(natural_key, (row.group, row.layer, row.annotator, row.label, row.source))),
+    )
 
 
 def covered_microseconds(bouts: Iterable[Segment], start: float, stop: float) -> int:
@@ -335,7 +356,8 @@ def _statistics_of(
     total = covered_microseconds(bouts, start, stop)
     observed = high - low
     return BoutStatistics(
-        observation.recording, observation.subject, observation.group, layer, annotator, label, start, stop,
+        observation.recording, observation.subject, observation.group, layer, annotator,
+        observation.source, observation.part, label, start, stop,
         count=len(begun),
         total_s=total / 1e6,
         mean_s=_mean(lengths),

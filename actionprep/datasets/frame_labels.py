@@ -116,6 +116,11 @@ class _Intervals:
     known: np.ndarray
 
 
+def has_segments(table: SnippetTable) -> bool:
+    """Whether the segments behind a table are known; an older version stored windows without them."""
+    return table.segments is not None or table.settings.get("length_s") is None
+
+
 def segments_of(table: SnippetTable) -> CodedSegments:
     """Return the segments of a table: the stored ones, or its snippets where each of them is a segment.
 
@@ -124,7 +129,7 @@ def segments_of(table: SnippetTable) -> CodedSegments:
     """
     if table.segments is not None:
         return table.segments
-    if table.settings.get("length_s") is not None:
+    if not has_segments(table):
         raise UserError(
             "These snippets are windows, and an older version stored them without their segments, so frames have no "
             "labels. Make the snippets again with 'actionprep snippets', or train on the labels of full snippets: "

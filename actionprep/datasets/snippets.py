@@ -362,9 +362,12 @@ def _check_names(catalog: Catalog, labels: Sequence[str], layers: Sequence[str])
 
 def _nothing(catalog: Catalog, left_out: dict[str, int], length_s: float | None) -> str:
     if left_out["recordings without label"] == len(catalog):
+        has_videos = any(view.has_video for view in catalog.views)
+        remedy = "Put clips into a folder per class, name" if has_videos else "Name"
         return (
-            f"None of the {len(catalog)} recordings has a label or segments, so snippets cannot get labels. Put clips "
-            "into a folder per class, or name annotation files in study.segments, then run 'actionprep scan'."
+            f"None of the {len(catalog)} recordings has a label or segments, so snippets cannot get labels. {remedy} "
+            "a table with the columns recording and label in study.recordings, or annotation files in study.segments. "
+            "Then run 'actionprep scan'."
         )
     counted = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
     shorter = f" Windows of {length_s * 1000:g} ms may be too long: try a shorter --length." if length_s else ""

@@ -9,7 +9,7 @@ import codecs
 import csv
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -25,6 +25,7 @@ Separator = Literal["auto", "comma", "semicolon", "tab", "bar", "space"]
 
 _MARKS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 _SEPARATORS = "\t;,|"
+_NO_MARKS = str.maketrans("", "", " _-")
 _SAMPLE_ROWS = 50
 _SAMPLE_BYTES = 1 << 12
 _BYTE_ORDER_MARKS = (
@@ -64,7 +65,7 @@ def is_text_encoding(name: str) -> bool:
     return True
 
 
-def read_csv(path: Path) -> tuple[list[str], Rows]:
+def read_csv(path: Path, *, usual: Iterable[str] = ()) -> tuple[list[str], Rows]:
     """Read a table with a header.
 
     The text may be UTF-8, UTF-16 or cp1252 (see `text_encoding`), the separator a tab, semicolon, comma or bar. Blank
@@ -72,6 +73,8 @@ def read_csv(path: Path) -> tuple[list[str], Rows]:
 
     Args:
         path: The file.
+        usual: Column names that the reader looks for. A column that differs from one of them only in case, spaces, "_" and
+            "-" gets that name, unless the table has that name or several such columns.
 
     Returns:
         The column names, and each row as its line number and its cells by column. Spaces around cells are removed.
@@ -80,7 +83,30 @@ def read_csv(path: Path) -> tuple[list[str], Rows]:
         UserError: If the file cannot be read, is not text, is empty, has a column twice, or has a row with more cells
             than columns.
     """
-    return _parse(path, read_text(path))
+    columns, rows = _parse(path, read_text(path))
+    names = usual_names(columns, usual)
+    if not names:
+        return columns, rows
+    return [names.get(name, name) for name in columns], [
+        (line, {names.get(name, name): cell for name, cell in row.items()}) for line, row in rows
+    ]
+
+
+def usual_names(columns: Sequence[str], usual: Iterable[str]) -> dict[str, str]:
+    """Match the columns of a table with the names that a reader looks for; see `read_csv`.
+
+    Returns:
+        The usual name of each column that is spelled otherwise.
+    """
+    spellings: dict[str, list[str]] = {}
+    for column in columns:
+        spellings.setdefault(_spelling(column), []).append(column)
+    matches = ((spellings.get(_spelling(name), []), name) for name in usual if name not in columns)
+    return {same[0]: name for same, name in matches if len(same) == 1}
+
+
+def _spelling(name: str) -> str:
+    return name.casefold().translate(_NO_MARKS)
 
 
 def read_list(path: Path, separator: Separator = "auto") -> list[tuple[int, list[str]]]:

@@ -78,7 +78,7 @@ def read_point_table(path: str | Path, *, num_frames: int, name: str = "") -> Tr
     from actionprep.datasets.tables import read_csv
 
     path = Path(path)
-    columns, rows = read_csv(path)
+    columns, rows = read_csv(path, usual=("frame", "point", "joint", "x", "y", "visible"))
     key = "point" if "point" in columns else "joint"
     missing = [column for column in ("frame", key, "x", "y", "visible") if column not in columns]
     if missing:

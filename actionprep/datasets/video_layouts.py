@@ -345,7 +345,7 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
     videos = folder.resolve(settings.videos)
     table = _table_path(folder, settings.csv, videos)
     try:
-        columns, rows = read_csv(table)
+        columns, rows = read_csv(table, usual=_usual_columns(settings))
         require_columns(table, columns, {settings.path_column: "study.path_column (--path-column)"})
     except UserError as error:
         if presets := resembling_formats(table):
@@ -424,6 +424,12 @@ def _by_table(folder: StudyFolder, settings: StudySettings) -> Discovery:
     return discovery
 
 
+def _usual_columns(settings: StudySettings) -> tuple[str, ...]:
+    """Columns of the tables of videos and of recordings, as the settings name them."""
+    own = (settings.path_column, settings.recording_column, settings.view_column)
+    return (*own, *(getattr(settings, f"{name}_column") for name in FIELDS), "onset", "offset")
+
+
 def _list_instead_of_table(table: Path, presets: Sequence[str], folder: StudyFolder) -> str:
     return (
         f"{table} is a list without a header, and layout csv needs a table with the column 'path'. It resembles "
@@ -436,7 +442,7 @@ def _add_attributes(discovery: Discovery, names: RecordingNames, folder: StudyFo
     """Add subject, session, label, split and other columns of the table of recordings."""
     assert settings.recordings is not None
     table = _table_path(folder, settings.recordings, folder.resolve(settings.videos))
-    columns, rows = read_csv(table)
+    columns, rows = read_csv(table, usual=_usual_columns(settings))
     key = settings.recording_column if settings.recording_column in columns else settings.path_column
     require_columns(table, columns, {key: "study.recording_column or study.path_column"})
     named = {name: getattr(settings, f"{name}_column") for name in FIELDS}
@@ -521,7 +527,7 @@ def _absent(place: str, name: str, problems: Mapping[str, str]) -> Finding:
 def _with_offsets(discovery: Discovery, names: RecordingNames, folder: StudyFolder, offsets: str) -> list[View]:
     """Add offset and drift of the table; a row without a recording applies to that view of all recordings."""
     table = _table_path(folder, offsets, folder.root)
-    columns, rows = read_csv(table)
+    columns, rows = read_csv(table, usual=("recording", "view", "offset", "drift"))
     require_columns(table, columns, {"view": "that column name", "offset": "that column name"})
     clocks: dict[tuple[str | None, str], tuple[float, float]] = {}
     lines: dict[tuple[str | None, str], int] = {}

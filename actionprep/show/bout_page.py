@@ -52,10 +52,11 @@ def bout_page(report: BoutReport, title: str, colors: Mapping[str, Color]) -> st
     return _template().render(
         title=title,
         num_bouts=len(bouts),
-        num_recordings=len(report.observations),
-        hours=sum(observation.observed_s for observation in report.observations) / 3600,
+        num_recordings=len(report.recordings),
+        hours=sum(report.recordings.values()) / 3600,
         rules=rules,
         tuned=None if tuned is None else {"f1": tuned.f1, "before": tuned.f1_before, "tried": tuned.tried},
+        score=report.score,
         image=base64.b64encode(image).decode(),
         tables=[_table(_TITLES[name], rows) for name, rows in tables.items() if name in _TITLES and rows],
     )

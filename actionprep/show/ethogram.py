@@ -10,6 +10,7 @@ from actionprep.datasets.bouts import Observation, covered_microseconds
 from actionprep.datasets.label_colors import NOTHING, Color, label_colors
 from actionprep.datasets.natural_order import natural_key
 from actionprep.errors import UserError
+from actionprep.json_values import counted
 from actionprep.show.files import atomic_write
 from actionprep.show.text import fitted
 
@@ -50,7 +51,9 @@ def draw_ethogram(
         raise UserError(f"Ethograms are written as .png, .svg or .pdf files; got {path.name}.")
     if not observations:
         raise UserError("An ethogram needs at least one recording.")
-    ordered = sorted(observations, key=lambda row: tuple(map(natural_key, (row.group, row.subject, row.recording))))
+    ordered = sorted(
+        observations, key=lambda row: tuple(map(natural_key, (row.group, row.subject, row.recording, row.source)))
+    )
     drawn = ordered[:_MOST_ROWS]
     labels = sorted({bout.label for observed in observations for bout in observed.bouts}, key=natural_key)
     chosen = label_colors(labels) if colors is None else colors
@@ -79,10 +82,11 @@ def draw_ethogram(
             budget.barh(row, share, left=left, height=0.8, color=rgb[label], zorder=2)
             left += share
         budget.set_xlim(0, max(1.0, left, budget.get_xlim()[1]))
-    names = [fitted(_row_name(item), _NAME_WIDTH, 11) for item in drawn]
+    with_source = len({observation.source for observation in observations}) > 1
+    names = [fitted(_row_name(item, with_source=with_source), _NAME_WIDTH, 11) for item in drawn]
     raster.set_yticks(range(len(drawn)), names, fontsize=8, parse_math=False)
     raster.set(ylim=(len(drawn) - 0.4, -0.6), xlabel="time from the start (s)")
-    raster.set_xlim(0, max(one.observed_s for one in drawn))
+    raster.set_xlim(0, max(observation.observed_s for observation in drawn))
     budget.set(xlabel="share of the observed time")
     for axes in (raster, budget):
         axes.tick_params(axis="y", length=0)
@@ -96,7 +100,8 @@ def draw_ethogram(
     shown = f"{title}  ·  " if title else ""
     rest = len(ordered) - len(drawn)
     figure.suptitle(
-        f"{shown}{len(ordered)} recording{'s' if len(ordered) > 1 else ''}" + (f", {rest} not drawn" if rest else ""),
+        f"{shown}{counted(len({row.recording for row in ordered}), 'recording')}"
+        + (f", {counted(rest, 'row')} not drawn" if rest else ""),
         x=0.01, ha="left", fontsize=11, parse_math=False,
     )  # fmt: skip
     if labels:
@@ -125,6 +130,6 @@ def _lanes(observation: Observation, labels: Sequence[str]) -> dict[str, int]:
     return lanes
 
 
-def _row_name(observation: Observation) -> str:
-    parts = [observation.group, observation.subject, observation.recording]
+def _row_name(observation: Observation, *, with_source: bool) -> str:
+    parts = [observation.group, observation.subject, observation.recording, observation.source if with_source else ""]
     return " · ".join(dict.fromkeys(part for part in parts if part))

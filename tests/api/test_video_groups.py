@@ -9,6 +9,8 @@ import torch
 
 from actionprep.api import group_videos, recording_name
 from actionprep.api.view_names import ViewPattern, name_videos, pattern_of_study
+from actionprep.datasets.catalog import Catalog
+from actionprep.datasets.recordings import Recording, View
 from actionprep.errors import UserError
 from actionprep.training.checkpoints import Checkpoint
 from actionprep.training.predict import PooledModel
@@ -181,3 +183,17 @@ def test_group_videos_of_a_folder_by_the_pattern(tmp_path, monkeypatch):
         UserError, match=r"None of the 1 videos in .*b/video shows view 0, which the run was trained on"
     ):
         group_videos("run", [tmp_path / "new/b"])
+
+
+def test_group_videos_of_the_study_have_the_ids_of_recordings(tmp_path, monkeypatch):
+    study = tmp_path / "study"
+    checkpoint = trained_in(study, ("0",), 'videos = "clips"')
+    monkeypatch.setattr("actionprep.training.predict.open_models", lambda *_, **__: [PooledModel(checkpoint, 1.0)])
+    inside, linked = video(study / "clips/wave/take_1.mp4"), tmp_path / "link.mp4"
+    other = video(tmp_path / "elsewhere/take_1.mp4")
+    linked.symlink_to(inside)
+    views = (View("wave/take_1", "0", "clips/wave/take_1.mp4"),)
+    Catalog((Recording("wave/take_1"),), views, {}).write(study / "catalog")
+    assert group_videos("run", [inside]) == {"wave/take_1": [str(inside)]}
+    assert group_videos("run", [linked]) == {"wave/take_1": [str(linked)]}
+    assert group_videos("run", [other]) == {"take_1": [str(other)]}

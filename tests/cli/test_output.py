@@ -170,6 +170,19 @@ def test_control_characters_are_escaped(show, capsys, monkeypatch):
     printed.encode()
 
 
+def test_progress_is_printed_as_lines_in_a_log(monkeypatch, capsys):
+    clock = iter([0.0, 10.0, 40.0, 50.0, 80.0])
+    monkeypatch.setattr(output.time, "monotonic", lambda: next(clock))
+    with output.progress_bar("decoding", 40, "videos") as advance:
+        for _ in range(3):
+            advance(10)
+        advance(5, failures=1)
+    assert capsys.readouterr().err.splitlines() == [
+        "decoding: 20 of 40 videos (50%), 0.5 videos/s",
+        "decoding: 35 of 40 videos (88%), 0.4 videos/s, 1 failed",
+    ]
+
+
 def test_control_characters_in_a_progress_bar(monkeypatch):
     terminal = io.StringIO()
     monkeypatch.setattr(output, "error_console", output.SafeConsole(file=terminal, force_terminal=True, width=200))

@@ -531,3 +531,18 @@ def test_check_segments_reports_names_of_other_recordings():
     assert [str(finding) for finding in result.findings] == [
         "labels for an absent video: labels.csv:3: 1 segment of 'siteB/a', which is no recording of this study"
     ]
+
+
+def test_csv_columns_with_capitals_are_read(tmp_path):
+    path = tmp_path / "segments.csv"
+    path.write_text("Recording;Onset;Offset;Label\na;1,5;2;wave\n")
+    [row] = read_annotations(path)
+    assert (row.recording, row.onset, row.offset, row.label) == ("a", 1.5, 2.0, "wave")
+
+
+def test_csv_columns_named_by_the_user_keep_their_names(tmp_path):
+    path = tmp_path / "segments.csv"
+    path.write_text("Recording,Onset Frame,Offset Frame,Label\na,3,9,wave\n")
+    columns = {"recording": "Recording", "onset_ms": "Onset Frame", "offset_ms": "Offset Frame", "label": "Label"}
+    [row] = read_annotations(path, columns=columns)
+    assert (row.onset, row.offset, row.unit) == (pytest.approx(0.003), pytest.approx(0.009), "s")

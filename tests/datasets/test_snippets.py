@@ -182,7 +182,8 @@ def test_snippets_without_labels_raise_an_error_with_a_remedy():
         make_snippets(catalog(Recording("a"), Recording("b")))
     assert str(error.value) == (
         "None of the 2 recordings has a label or segments, so snippets cannot get labels. Put clips into a folder per "
-        "class, or name annotation files in study.segments, then run 'actionprep scan'."
+        "class, name a table with the columns recording and label in study.recordings, or annotation files in "
+        "study.segments. Then run 'actionprep scan'."
     )
     with pytest.raises(UserError, match=r"No recording gives a snippet .*Windows of 20000 ms may be too long"):
         make_snippets(catalog(Recording("a", label="wave")), length_s=20.0)

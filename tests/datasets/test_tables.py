@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from actionprep.datasets.study import StudySettings
-from actionprep.datasets.tables import encoding_findings, read_csv, read_list, require_columns, text_encoding
+from actionprep.datasets.tables import (
+    encoding_findings,
+    read_csv,
+    read_list,
+    require_columns,
+    text_encoding,
+    usual_names,
+)
 from actionprep.errors import UserError
 
 
@@ -125,3 +132,22 @@ def test_study_refuses_an_unknown_encoding():
         StudySettings.read({"encoding": "latin-99"}, where="[study]")
     with pytest.raises(UserError, match="No text encoding 'rot13'"):
         StudySettings.read({"encoding": "rot13"}, where="[study]")
+
+
+def test_usual_names_ignore_case_spaces_and_marks():
+    columns = ["Recording", "Onset MS", "offset-ms", "LABEL", "note"]
+    names = {"Recording": "recording", "Onset MS": "onset_ms", "offset-ms": "offset_ms", "LABEL": "label"}
+    assert usual_names(columns, ["recording", "onset_ms", "offset_ms", "label", "layer"]) == names
+
+
+def test_usual_names_leave_exact_and_ambiguous_columns():
+    assert usual_names(["label", "Label"], ["label"]) == {}
+    assert usual_names(["LABEL", "Label"], ["label"]) == {}
+
+
+def test_read_csv_renames_columns_to_the_usual_names(tmp_path):
+    (tmp_path / "a.csv").write_text("Recording;Onset\na;1\n")
+    assert read_csv(tmp_path / "a.csv", usual=["recording", "onset"]) == (
+        ["recording", "onset"],
+        [(2, {"recording": "a", "onset": "1"})],
+    )

@@ -143,6 +143,21 @@ def test_missing_weights_name_the_setting_and_the_download(settings, tmp_path, s
     assert "--source person" in str(caught.value)
 
 
+def test_missing_weights_offline_are_reported_at_once(settings, monkeypatch):
+    def refuse(address, timeout):
+        raise OSError(f"no route to {address[0]}:{address[1]}")
+
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example:8443")
+    monkeypatch.setattr(text, "getproxies", dict)
+    monkeypatch.setattr(text.socket, "create_connection", refuse)
+    with pytest.raises(SetupError) as caught:
+        text._models(settings.model_copy(update={"detector": "someone/dino"}))
+    assert str(caught.value).startswith(
+        "The weights of GroundingDinoForObjectDetection 'someone/dino' are missing and cannot be downloaded: it is not in "
+        "the cache of the hub, and hub.example cannot be reached (no route to hub.example:8443)\n"
+    )
+
+
 def test_identity_depends_on_the_prompt(settings):
     same = settings.model_copy(update={"prompt": "hands. BLACK sticks."})
     other = settings.model_copy(update={"prompt": "person"})

@@ -63,7 +63,7 @@ def test_person_identity_is_the_version_and_the_weights(environment):
 
 def test_person_without_mediapipe_names_the_command(tmp_path):
     settings = MasksSettings(source="person", environment=str(tmp_path / "gone"))
-    with pytest.raises(SetupError, match="to fix       actionprep doctor --install mediapipe"):
+    with pytest.raises(SetupError, match=r"install mediapipe\n  alternative  --source motion"):
         Masks.identity(settings)
 
 

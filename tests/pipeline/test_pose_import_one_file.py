@@ -62,3 +62,21 @@ def test_import_recording_of_a_skeleton_data_set_is_refused(tmp_path):
     path, _ = poses_file(tmp_path / "a.npz")
     with pytest.raises(UserError, match=r"--recording names a recording of a study of videos, and .* is no study"):
         import_poses(tmp_path / "new", [path], recording="a")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "format"),
+    [
+        ("day.csv", "Recording;Onset;Offset;Label\na;1;2;wave\n", "csv"),
+        ("day.json", '{"database": {"a": {"annotations": [{"segment": [0, 1], "label": "b"}]}}}', "activitynet"),
+    ],
+)
+def test_import_of_annotations_names_their_setting(tmp_path, name, text, format):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        import_poses(tmp_path / "new", [path])
+    message = str(caught.value)
+    assert message.startswith(f"{path} has annotations ({format}: ")
+    assert f'[study] segments = "{path}"' in message
+    assert not (tmp_path / "new").exists()

@@ -11,6 +11,7 @@ from actionprep.cli.options import DebugOption, JsonOption, StudyOption, Texts, 
 from actionprep.cli.prep.build_output import (
     announce,
     print_kept,
+    print_keyframes,
     print_plan,
     print_report,
     print_tracks,
@@ -169,11 +170,16 @@ def carry_out(study: Study, plan: Plan, *, workers: Workers, json: bool, named: 
         views = views_document(views_of_plan(study, plan))
         document = {**report_document(report), "views": views, "events": events, "results": tables, "mixed": mixed}
         document["damaged"] = list(plan.notes)
-        tracked = study.track_summary((item.key for item in plan.items), store=finished)
-        output.print_json(document if tracked is None else {**document, "tracks": tracked})
+        keys = [item.key for item in plan.items]
+        summaries = {
+            "tracks": study.track_summary(keys, store=finished),
+            "keyframes": study.keyframe_summary(keys, store=finished),
+        }
+        output.print_json({**document, **{name: values for name, values in summaries.items() if values is not None}})
     else:
         report_joints_outside(study.joints_outside((item.key for item in plan.items), store=finished))
         has_segments = any(study.catalog.segments.values())
+        print_keyframes(study.keyframe_summary((item.key for item in plan.items), store=finished))
         print_tracks(study.track_summary((item.key for item in plan.items), store=finished))
         print_report(plan, report, events, results, has_segments=has_segments, study=named)
     if not report.ok:

@@ -290,6 +290,17 @@ def report_document(report: BuildReport) -> dict[str, Any]:
     }
 
 
+def print_keyframes(summary: dict[str, Any] | None) -> None:
+    """Print the number of keyframes, and their range per view."""
+    if summary is None:
+        return
+    noun = "scene" if summary["sampler"] == ["scenes"] else "keyframe"
+    low, high = summary["smallest"], summary["largest"]
+    each = f"{low} each" if low == high else f"{low} to {high} each, median {summary['median']:g}"
+    per_view = f": {each}" if summary["views"] > 1 else ""
+    output.note(f"Keyframes: {counted(summary['keyframes'], noun)} in {counted(summary['views'], 'view')}{per_view}.")
+
+
 def print_tracks(summary: dict[str, Any] | None) -> None:
     """Print the number of tracked points and the fraction of visible positions."""
     if summary is None:

@@ -36,7 +36,7 @@ def bouts(
     ] = None,
     group: GroupOption = None,
     bin: BinOption = None,
-    out: Annotated[Where, typer.Option("--out", "-o", help="Folder for the results. (default: bouts/RUN)")] = None,
+    out: Annotated[Where, typer.Option("--out", "-o", help="Folder for the results. (default: bouts/RUN/PART)")] = None,
     xlsx: XlsxOption = False,
     device: DeviceOption = None,
     study: StudyOption = None,

@@ -196,7 +196,13 @@ def _jobs_of_videos(
     workers = Workers(usable_cores(), as_needed=True)
     return {
         name: partial(
-            predict_videos, model, paths, recording=name, out=below(results, name), workers=workers, **options
+            predict_videos,
+            model,
+            paths,
+            recording=name,
+            out=below(results, *name.split("/")),
+            workers=workers,
+            **options,
         )
         for name, paths in group_videos(model, videos).items()
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, UnmappedColumnsError, parse_interval
-from actionprep.datasets.tables import read_csv
+from actionprep.datasets.tables import header_of, read_csv, usual_names
 
 # Suffix of a time column, the unit of its numbers, and the factor to seconds or frames.
 _TIMES: dict[str, tuple[Literal["s", "frame"], float]] = {
@@ -16,6 +16,11 @@ _TIMES: dict[str, tuple[Literal["s", "frame"], float]] = {
     "_ms": ("s", 1e-3),
     "_frame": ("frame", 1.0),
 }
+
+_USUAL = (
+    *(f"{edge}{suffix}" for edge in ("onset", "offset") for suffix in _TIMES),
+    *("label", "recording", "layer", "annotator", "split"),
+)
 
 
 def segment_times(
@@ -42,6 +47,14 @@ def segment_times(
     return None
 
 
+def has_segments(head: str) -> bool:
+    """Whether a table has columns for onset, offset and label, given its first lines."""
+    header = header_of(head)
+    names = usual_names(header, _USUAL)
+    columns = [names.get(name, name) for name in header]
+    return segment_times({}, columns) is not None and "label" in columns
+
+
 def is_mapped(columns: Mapping[str, str], header: Sequence[str]) -> bool:
     """Whether the user named columns of this table for the times."""
     return any(_is_named(suffix, columns, header) for suffix in _TIMES)
@@ -62,7 +75,7 @@ def _recognizes(path: Path, head: str) -> bool:
 
 
 def _read(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
-    header, rows = read_csv(path)
+    header, rows = read_csv(path, usual=() if columns else _USUAL)
     times = segment_times(columns, header)
     label, recording, layer, annotator, split = (
         _column(name, columns, header) for name in ("label", "recording", "layer", "annotator", "split")

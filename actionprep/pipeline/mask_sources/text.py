@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 _SHORT_SIDE, _LONG_SIDE = 800, 1333
+_CONNECT_S = 5.0
 
 
 class TextMasks(MaskSource):
@@ -207,8 +213,9 @@ def _load(architecture: str, model: str, setting: str) -> Any:
             "  or use    --source person or --source motion, which need no downloaded weights"
         ) from None
     transformers.utils.logging.disable_progress_bar()
+    load = getattr(transformers, architecture).from_pretrained
     try:
-        return getattr(transformers, architecture).from_pretrained(model, use_safetensors=True)
+        return _local_or_downloaded(load, model, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise _missing(f"The weights of {architecture} '{model}'", model, setting, error) from None
 
@@ -217,11 +224,36 @@ def _tokenize(model: str, prompt: str) -> Mapping[str, Any]:
     import transformers
 
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        tokenizer = _local_or_downloaded(transformers.AutoTokenizer.from_pretrained, model)
     except (OSError, ValueError) as error:
         raise _missing(f"The files of the tokenizer of '{model}'", model, "detector", error) from None
     tokens: Mapping[str, Any] = tokenizer(prompt_text(prompt), return_tensors="pt", return_token_type_ids=True)
     return tokens
+
+
+def _local_or_downloaded(load: Callable[..., Any], model: str, **options: Any) -> Any:
+    """Load a folder or a model in the cache of the hub; otherwise download it, if the hub can be reached.
+
+    The hub's library would try to connect for 20 seconds and print each attempt.
+
+    Raises:
+        OSError: If the model is missing.
+    """
+    try:
+        return load(model, local_files_only=True, **options)
+    except (OSError, ValueError):
+        if Path(model).is_dir():
+            raise
+    hub = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    if os.environ.get("ACTIONPREP_OFFLINE") or os.environ.get("HF_HUB_OFFLINE"):
+        raise OSError("it is not in the cache of the hub, and this process is offline")
+    if getproxies().get(hub.scheme):
+        return load(model, **options)  # a proxy connects, so that reaching the hub directly shows nothing
+    try:
+        socket.create_connection((hub.hostname, hub.port or 443), timeout=_CONNECT_S).close()
+    except OSError as error:
+        raise OSError(f"it is not in the cache of the hub, and {hub.hostname} cannot be reached ({error})") from None
+    return load(model, **options)
 
 
 def prompt_text(prompt: str) -> str:

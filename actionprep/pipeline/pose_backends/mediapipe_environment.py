@@ -95,7 +95,7 @@ def installed_models(folder: str | Path | None, solution: str, complexity: int =
     environment = environment_folder(folder)
     packages = _packages_of(environment)
     if packages is None or not python_of(environment).exists():
-        raise not_installed(environment)
+        raise not_installed(environment, solution)
     files = [packages / "mediapipe" / "modules" / file for file in models_of(solution, complexity)]
     versions = [path.name.removesuffix(".dist-info").split("-")[1] for path in packages.glob("mediapipe-*.dist-info")]
     missing = [file.name for file in files if not file.is_file()]
@@ -122,7 +122,7 @@ class Worker:
 
     def __init__(self, environment: Path, options: dict[str, Any], timeout: float = 60.0) -> None:
         if not python_of(environment).exists():
-            raise not_installed(environment)
+            raise not_installed(environment, str(options["solution"]))
         self._timeout = timeout
         complexity = options.get("complexity", 1)
         options = {**options, "models": models_of(options["solution"], complexity)}
@@ -237,13 +237,18 @@ def _packages_of(environment: Path) -> Path | None:
     return next(iter([*environment.glob("lib/python*/site-packages"), *environment.glob("Lib/site-packages")]), None)
 
 
-def not_installed(folder: Path) -> SetupError:
+def not_installed(folder: Path, solution: str) -> SetupError:
     """Return the error of a missing environment."""
+    alternative = (
+        "--source motion, which needs nothing else"
+        if solution == "person"
+        else "import existing poses (actionprep import)"
+    )
     return SetupError(
         "MediaPipe is not installed. It needs a separate environment, because its dependencies conflict with this one.\n"
         f"  looked in    {python_of(folder)}\n"
         f"  to fix       {INSTALL}\n"
-        "  alternative  import existing poses (actionprep import)"
+        f"  alternative  {alternative}"
     )
 
 

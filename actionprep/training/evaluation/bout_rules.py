@@ -132,11 +132,13 @@ def tune_rules(
             if best is None or f1 > best[0] + 1e-12:
                 best = (f1, rules)
     assert best is not None
-    plain = {
-        timeline.recording: [segment for segment, _ in timeline.segments() if segment.label != background]
-        for timeline in timelines
-    }
+    plain = {timeline.recording: segments_without_rules(timeline, background) for timeline in timelines}
     return TunedRules(best[1], best[0], f1_at_50(actual, plain), tried)
+
+
+def segments_without_rules(timeline: Timeline, background: str | None) -> list[Segment]:
+    """Return the segments that `predict` writes, without those of the background class."""
+    return [segment for segment, _ in timeline.segments() if segment.label != background]
 
 
 def f1_at_50(actual: Mapping[str, Iterable[Segment]], predicted: Mapping[str, Iterable[Segment]]) -> float:

@@ -29,6 +29,17 @@ def test_track_prints_points_and_share_visible(study: Study) -> None:
     assert "No recording 'frist'. Did you mean 'first'?" in actionprep(study, "track", "--recording", "frist").stderr
 
 
+def test_keyframes_prints_their_number_per_view(study: Study) -> None:
+    result = actionprep(study, "keyframes", "--count", "3", "--workers", "0")
+    assert result.exit_code == 0
+    num_views = len(study.store.items("keyframes"))
+    assert f"Keyframes: {3 * num_views} keyframes in {num_views} views: 3 each." in result.stdout
+    scenes = document(study, "keyframes", "--sampler", "scenes", "--workers", "0")["keyframes"]
+    counts = [len(study.store.item("keyframes", key.recording, key.view)["index"]) for key in study.store.items()]
+    assert (scenes["keyframes"], scenes["smallest"], scenes["largest"]) == (sum(counts), min(counts), max(counts))
+    assert scenes["sampler"] == ["scenes"]
+
+
 def test_snippets_command_prints_what_it_leaves_out(study: Study) -> None:
     result = actionprep(study, "snippets", "--length", "400", "--iou", "0.5")
     assert result.exit_code == 0
