@@ -90,6 +90,14 @@ _add(
     one_recording=True,
 )
 _add("nwb", "NWB with ndx-pose", options=_JOINTS, one_file=True, in_pixels=True)
+_add(
+    "jabs",
+    "JABS pose HDF5 (poseest), version 2 or later",
+    options=_JOINTS,
+    one_file=True,
+    one_recording=True,
+    in_pixels=True,
+)
 _add("mmpose", "MMPose 1.x JSON of the inferencer or a demo", options=_JOINTS, one_file=True, one_recording=True)
 _add(
     "mediapipe",
@@ -226,10 +234,7 @@ def _h5_format(path: Path) -> str:
         if "node_names" in file or "pred_points" in file:
             return "sleap"
         if "poseest" in file:
-            raise InputError(
-                f"{path} is a pose file of JABS (group 'poseest'), which is not read. Export its poses as csv, netCDF or "
-                "NWB."
-            )
+            return "jabs"
         return "netcdf" if "position" in file else "deeplabcut"
 
 
