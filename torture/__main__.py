@@ -19,7 +19,8 @@ from torture.common import Part, run_part, write_result
 
 PARTS = (
     *("builds_killed", "fits_killed", "workers_killed", "disk_full", "bits_flipped", "videos_mutated"),
-    *("random_access", "same_digest", "memory_slope", "reader_during_build", "malicious_files", "two_builders"),
+    *("random_access", "same_digest", "memory_slope", "reader_during_build", "malicious_files", "readers_mutated"),
+    "two_builders",
 )
 
 

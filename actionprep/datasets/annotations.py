@@ -189,7 +189,7 @@ SEGMENT_FORMATS: Registry[SegmentFormat] = Registry(
         Entry("datavyu", f"{_FOLDER}.datavyu:FORMAT"),
         Entry("bento", f"{_FOLDER}.bento:FORMAT"),
         Entry("elan", f"{_FOLDER}.elan:DOCUMENT"),
-        Entry("elan-export", f"{_FOLDER}.elan:EXPORT"),
+        Entry("elan-export", f"{_FOLDER}.elan_export:EXPORT"),
         Entry("jabs", f"{_FOLDER}.jabs:FORMAT"),
         Entry("label-studio", f"{_FOLDER}.label_studio:FORMAT"),
         Entry("praat", f"{_FOLDER}.praat:FORMAT"),

@@ -705,7 +705,7 @@ def _id_of_listed(base: Path, file: Path) -> str:
     """Return the id of a recording in a file, or in a folder of images, relative to the folder of the videos."""
     if file == Path():
         return id_of_name(base.resolve().name)
-    is_folder = (base / file).is_dir()
+    is_folder = os.path.isdir(base / file)
     return id_of_name((file if is_folder else file.with_suffix("")).as_posix())
 
 
@@ -713,7 +713,7 @@ def _image_folder(given: str, bases: Sequence[Path], settings: StudySettings) ->
     """Return the folder of images that a table names, if such folders are read as videos."""
     if settings.image_rate is None or not given or "\0" in given:
         return None
-    return next((base / given for base in bases if (base / given).is_dir()), None)
+    return next((base / given for base in bases if os.path.isdir(base / given)), None)
 
 
 def _image_folders_remedy(listing: _Listing) -> str:
@@ -731,11 +731,11 @@ def _image_folders_remedy(listing: _Listing) -> str:
 def _id_of_path(path: Path, given: str, bases: Iterable[Path]) -> str:
     """Return the relative path without its suffix, as other layouts name recordings."""
     absolute = Path(os.path.abspath(path))
-    stem = Path(given) if path.is_dir() else Path(given).with_suffix("")
+    stem = Path(given) if os.path.isdir(path) else Path(given).with_suffix("")
     for base in bases:
         if absolute.is_relative_to(os.path.abspath(base)):
             relative = absolute.relative_to(os.path.abspath(base))
-            return id_of_name((relative if path.is_dir() else relative.with_suffix("")).as_posix())
+            return id_of_name((relative if os.path.isdir(path) else relative.with_suffix("")).as_posix())
     outside = PurePosixPath(os.path.normpath(stem))
     return id_of_name("/".join(part for part in outside.parts if part not in ("/", "..")))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +67,7 @@ def _file(name: str, bases: Sequence[Path], folders: _Folders) -> tuple[Path | N
     if not name or "\0" in name:
         return None, False
     for base in bases:
-        if (base / name).is_file():
+        if os.path.isfile(base / name):  # False also for a name that no disk takes
             return base / name, False
     text = name.replace("\\", "/")
     for base in bases:
@@ -96,7 +97,7 @@ class _Folders:
         path = base
         *above, last = [part for part in relative.split("/") if part not in ("", ".")] or [""]
         for part in above:
-            if part == ".." or (path / part).is_dir():
+            if part == ".." or os.path.isdir(path / part):
                 path = path / part
                 continue
             named = self._names(path).get(unicodedata.normalize("NFC", part), [])
@@ -106,7 +107,7 @@ class _Folders:
         if not last:
             return None
         names = self._names(path).get(unicodedata.normalize("NFC", last), [])
-        files = [path / name for name in names if (path / name).is_file()]
+        files = [path / name for name in names if os.path.isfile(path / name)]
         return files[0] if len(files) == 1 else None
 
     def _names(self, folder: Path) -> dict[str, list[str]]:

@@ -329,10 +329,13 @@ def validation_sentence(run: Run) -> str | None:
     best = _best_of(run, rows)
     measured = monitor in best
     what = "exact match" if run.facts["several_labels"] else "accuracy"
-    why = f"the best by {monitor.removeprefix('val_').replace('_', ' ')}" if measured else "the last"
+    by = f" by {monitor.removeprefix('val_').replace('_', ' ')}" if measured else ""
+    which = "the only validated epoch"
+    if len(rows) > 1:
+        which = f"the {'best' if measured else 'last'} of {len(rows)} validated epochs{by}"
     return (
         f"Validation: {what} {best['val_accuracy']:.3f}, macro F1 {best['val_macro_f1']:.3f}, loss {best['val_loss']:.3f} "
-        f"in epoch {best['epoch'] + 1}, {why} of {len(rows)} that were validated"
+        f"in epoch {best['epoch'] + 1}, {which}"
         + (", before the refit on train and val." if (run.folder / VALIDATED).exists() else ".")
     )
 

@@ -342,6 +342,49 @@ def test_praat_grids(tmp_path: Path, text: str) -> None:
     assert "ends before its last tier" in short(read_annotations(write(tmp_path, "b.TextGrid", text[:-30])))[-1]
 
 
+ELAN_ROWS = [
+    [
+        "hands",
+        "anna",
+        "00:00:00.780",
+        "0.78",
+        "780",
+        "00:00:01.340",
+        "1.34",
+        "1340",
+        "00:00:00.560",
+        "0.56",
+        "560",
+        "wave",
+    ],
+    ["hands", "", "00:00:02.000", "2.0", "2000", "00:00:03.500", "3.5", "3500", "00:00:01.500", "1.5", "1500", "7"],
+]
+
+
+@pytest.mark.parametrize("forms", [(0,), (1,), (2,), (0, 1), (0, 1, 2)])
+@pytest.mark.parametrize("duration", [True, False])
+def test_elan_export_without_header(tmp_path: Path, forms: tuple[int, ...], duration: bool) -> None:
+    edges = (2, 5, 8) if duration else (2, 5)
+    rows = [[*row[:2], *(row[edge + form] for edge in edges for form in forms), row[-1]] for row in ELAN_ROWS]
+    if not duration and forms == (2,):
+        rows[1][-1] = "nod"  # 7 would be a third time
+    path = write(tmp_path, "a.txt", "".join("\t".join(row) + "\n" for row in rows))
+    assert short(read_annotations(path)) == [
+        ("a", 0.78, 1.34, "wave", "hands"),
+        ("a", 2.0, 3.5, rows[1][-1], "hands"),
+    ]
+
+
+def test_elan_export_without_header_names_its_file(tmp_path: Path) -> None:
+    row = "hands\t\t780\t1340\t560\t\tfile:///C:/day/take_7.eaf\n"
+    [read] = read_annotations(write(tmp_path, "a.txt", row))
+    assert (read.recording, read.label, read.label_from_layer) == ("/C:/day/take_7", "hands", True)
+    [_, wrong] = read_annotations(write(tmp_path, "b.txt", row + "hands\t\t780\t1340\t999\t\n"), format="elan-export")
+    assert (wrong.line, str(wrong)) == (
+        2, "expected tier, participant, begin, end, duration and value, separated by tabs"
+    )  # fmt: skip
+
+
 def test_jabs_labels(tmp_path: Path) -> None:
     document = {
         "file": "a.avi",

@@ -218,7 +218,7 @@ def test_last_epoch_is_validated_and_the_best_epoch_too(store, tmp_path):
     best = min(validated, key=validated.get)
     assert read_safely(run.best)["epoch"] == best
     assert logged[-1].startswith("Validation: accuracy ")
-    assert logged[-1].endswith(f"in epoch {best + 1}, the best by loss of 2 that were validated.")
+    assert logged[-1].endswith(f"in epoch {best + 1}, the best of 2 validated epochs by loss.")
 
 
 def test_short_training_is_validated_once(store, tmp_path):

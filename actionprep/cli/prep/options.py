@@ -73,6 +73,6 @@ def workers_of(count: int | None, scheduler: str | None, slurm: list[str] | None
         if wrong:
             raise UserError(f"--slurm expects key=value options, such as queue=cpu; got {wrong[0]!r}.")
         options = {
-            key: int(value) if value.isdigit() else value for key, value in (word.split("=", 1) for word in slurm)
+            key: int(value) if value.isdecimal() else value for key, value in (word.split("=", 1) for word in slurm)
         }
     return Workers(usable_cores() if count is None else count, scheduler, options, as_needed=count is None)

@@ -150,7 +150,10 @@ def scan(
             f"{counted(num_unreadable, 'video')} cannot be read; the others are used without "
             f"{'them' if num_unreadable > 1 else 'it'}."
         )
-    if catalog.recordings and not catalog.labels and template is None:
+    if template is not None:
+        output.print_next(with_study("actionprep scan", study), "reads the table once it is filled in and named")
+        return
+    if catalog.recordings and not catalog.labels:
         print_next_without_labels(study)
         return
     output.print_next(with_study("actionprep plan", study), "shows what a build would do")

@@ -1,4 +1,4 @@
-"""Read ELAN: .eaf documents, and the tab-delimited or csv tables that ELAN exports.
+"""Read .eaf documents of ELAN.
 
 A tier is a layer. Times in .eaf are milliseconds that begin where the linked file begins, or TIME_ORIGIN before that.
 Annotations that refer to another one have its times; several that refer to one share its time evenly. Time slots
@@ -15,15 +15,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from actionprep.datasets.annotation_formats.safe_xml import parse_xml
-from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat, parse_time
-from actionprep.datasets.tables import csv_columns, header_of, read_csv
+from actionprep.datasets.annotations import AnnotatedRow, RowError, SegmentFormat
 
-_EXPORT_TIMES = (
-    ("Begin Time - msec", "End Time - msec", 1e-3),
-    ("Begin Time - ss.msec", "End Time - ss.msec", 1.0),
-    ("Begin Time - hh:mm:ss.ms", "End Time - hh:mm:ss.ms", 1.0),
-)
-_EXPORT_MEDIA = ("File Name", "File Path", "Media", "Clip_name")
 _SOUND = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".aif", ".aiff", ".wma")
 
 
@@ -148,35 +141,6 @@ def _annotation_times(root: ElementTree.Element) -> dict[str, tuple[float, float
     return times
 
 
-def _is_export(path: Path, head: str) -> bool:
-    header = header_of(head)
-    return any(onset in header and offset in header for onset, offset, _ in _EXPORT_TIMES)
-
-
-def _read_export(path: Path, columns: Mapping[str, str]) -> Iterator[AnnotatedRow | RowError]:
-    header, rows = read_csv(path)
-    times = next((times for times in _EXPORT_TIMES if times[0] in header and times[1] in header), None)
-    if times is None:
-        raise ValueError(f"it needs ELAN's columns of begin and end time; it has {csv_columns(header)}")
-    onset, offset, scale = times
-    media = columns.get("recording") or next((name for name in _EXPORT_MEDIA if name in header), None)
-    layer, label = columns.get("layer", "Tier"), columns.get("label", "Annotation")
-    tiers = [name for name in header if name and "Time - " not in name and "Duration - " not in name and name != media]
-    for line, row in rows:
-        try:
-            first, last = parse_time(row[onset]) * scale, parse_time(row[offset]) * scale
-        except ValueError as error:
-            yield RowError(str(error), line)
-            continue
-        recording = (row.get(media, "") if media else "") or path.stem
-        if label in header:  # one annotation per row
-            yield AnnotatedRow(recording, first, last, row[label], layer=row.get(layer, ""), line=line)
-            continue
-        for tier in tiers:
-            if row.get(tier, "").strip():
-                yield AnnotatedRow(recording, first, last, row[tier], layer=tier, line=line)
-
-
 DOCUMENT = SegmentFormat(
     "elan",
     "ELAN document .eaf",
@@ -184,12 +148,4 @@ DOCUMENT = SegmentFormat(
     _is_eaf,
     _read_eaf,
     times="milliseconds from the start of the linked file, or TIME_ORIGIN before it",
-)
-EXPORT = SegmentFormat(
-    "elan-export",
-    "ELAN's table export, a column a tier",
-    (".txt", ".csv", ".tsv"),
-    _is_export,
-    _read_export,
-    times="milliseconds or seconds from the start of the linked file",
 )

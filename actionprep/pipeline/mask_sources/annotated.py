@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from actionprep.pipeline.mask_sources.settings import MasksSettings
 
 _LARGEST = 1 << 29
+_UNREADABLE = (
+    *(ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError),
+    ElementTree.ParseError,
+)
 _SAV_STEP = 4
 """SA-V videos have 24 frames per second, and their masks 6."""
 
@@ -63,7 +67,7 @@ class AnnotatedMasks:
             else:
                 frames = _json_frames(json.loads(content), num_frames, settings.first_number)
                 self._sizes = {}
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, ElementTree.ParseError) as error:
+        except _UNREADABLE as error:
             raise InputError(f"{file} is not a mask file that can be read: {error}.", backend="mask files") from None
         self._frames = frames
 

@@ -431,7 +431,7 @@ def read_mask_png(file: Path) -> np.ndarray:
             if image.width * image.height > MOST_PIXELS:
                 raise InputError(f"Mask file {file} declares {image.width}x{image.height} px, more than is read.")
             values = np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"Mask file {file} cannot be read as an image: {error}.", backend="Pillow") from None
     if values.ndim == 2:
         return values

@@ -86,7 +86,7 @@ def test_report_shows_the_chosen_epoch_and_its_validation(run, tmp_path):
     )
     counts = {part: len(rows) for part, rows in refitted.facts["split"]["rows"].items()}
     text = " ".join(read(refitted).text)
-    assert "in epoch 1, the best by loss of 1 that were validated, before the refit on train and val." in text
+    assert "in epoch 1, the only validated epoch, before the refit on train and val." in text
     assert f"{counts['train'] + counts['val']} trained on snippets, {counts['val']} of them held out for val" in text
     plain = fit(
         store, tiny_recipe(epochs=1), tmp_path / "plain", split=SplitChoice(test=("4",), val_share=0.0),

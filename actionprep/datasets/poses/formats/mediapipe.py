@@ -124,11 +124,11 @@ def _csv(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     places: list[int] = []
     for value in table["landmark"]:
         text = str(value).lower()
-        if not (text.isdigit() and int(text) < 33) and text not in known:
+        if not (text.isdecimal() and int(text) < 33) and text not in known:
             raise InputError(
                 f"{path} names the landmark '{value}', which MediaPipe does not have.{nearest(text, known)}"
             )
-        places.append(int(text) if text.isdigit() else known[text])
+        places.append(int(text) if text.isdecimal() else known[text])
     frames = whole_numbers(table["frame"], "The column 'frame'", where)
     check_span(frames, where)
     index = np.arange(frames.min(), frames.max() + 1) if len(frames) else np.zeros(0, int)

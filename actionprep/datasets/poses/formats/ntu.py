@@ -93,7 +93,7 @@ def _splits(setup: int, camera: int, person: int, action: int) -> tuple[str, ...
 
 
 def _count(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ValueError(f"'{text}' is no count")
     return int(text)
 

@@ -129,7 +129,7 @@ def _labels(file: Path) -> dict[str, list[tuple[str, tuple[int, int] | None]]]:
             if "nan" in (first.lower(), last.lower()):
                 current.append((label, None))
                 continue
-            if not (first.isdigit() and last.isdigit()) or int(first) > int(last):
+            if not (first.isdecimal() and last.isdecimal()) or int(first) > int(last):
                 raise InputError(f"Line {number} of {file} must be 'label: first last', got '{line.strip()}'.")
             current.append((label, (int(first), int(last))))
         elif line.strip():
