@@ -100,6 +100,28 @@ def segment_formats_table(_: str) -> str:
     return _table(("name", "what it is", "times", "export", "sample"), rows)
 
 
+def pose_formats_table(_: str) -> str:
+    """Render one row per pose format: coordinates, times, the word of `actionprep export`, and the kind of sample."""
+    from actionprep.datasets.poses.formats import FORMATS
+    from actionprep.datasets.poses.writers import WRITERS
+
+    samples = tomllib.loads((ROOT / "tests/fixtures/real_samples.toml").read_text(encoding="utf-8"))["poses"]
+    real = {sample["format"] for sample in samples}
+    words = {writer.reads: writer.name for writer in WRITERS.values()}
+    rows = [
+        (
+            f"`{name}`",
+            _text(format.title),
+            _text(format.coordinates),
+            _text(format.times),
+            f"`{words[name]}`" if name in words else "",
+            "real" if name in real else "made",
+        )
+        for name, format in FORMATS.working().items()
+    ]
+    return _table(("name", "what it is", "coordinates", "times", "export", "sample"), rows)
+
+
 def presets_table(_: str) -> str:
     """Render one row per list preset: unit, first frame, end and time 0."""
     from actionprep.datasets.annotation_formats.lists import PRESETS, load_preset
@@ -325,6 +347,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "product": product_table,
     "formats": formats_table,
     "segment-formats": segment_formats_table,
+    "pose-formats": pose_formats_table,
     "list-presets": presets_table,
     "backends": backends_table,
     "recipes": recipes_table,

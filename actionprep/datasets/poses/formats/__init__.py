@@ -32,6 +32,8 @@ class PoseFormat:
         one_recording: A file has one recording, so that nothing is left after a damaged one.
         in_pixels: Coordinates are always in pixels. Those of other formats are if the size of the image is known.
         options: Options of the reader, of skeleton, coordinates and image_size.
+        coordinates: Unit and origin of the coordinates in its files, for lists.
+        times: How its files state the time of a frame, for lists.
         recognizes: Whether a file or folder is of this format, for "auto". `detect_format` knows the formats of
             actionprep without it.
     """
@@ -44,6 +46,8 @@ class PoseFormat:
     one_recording: bool = False
     in_pixels: bool = False
     options: tuple[str, ...] = ()
+    coordinates: str = ""
+    times: str = ""
     recognizes: Callable[[Path], bool] | None = None
 
     @property
@@ -71,40 +75,142 @@ def _add(name: str, title: str, **facts: Any) -> None:
 
 
 _JOINTS = ("skeleton", "image_size")
+_PIXELS = "pixels, (0, 0) at the center of the first pixel"
+_OWN_FRAMES = "one entry per frame, from the first"
 
-_add("openpose", "folder of OpenPose JSON files, one per frame", options=_JOINTS, in_pixels=True)
-_add("coco", "COCO keypoints JSON, annotations or results", options=_JOINTS, one_file=True, in_pixels=True)
+_add(
+    "openpose",
+    "folder of OpenPose JSON files, one per frame",
+    options=_JOINTS,
+    in_pixels=True,
+    coordinates=_PIXELS,
+    times="number in the file name, from 0",
+)
+_add(
+    "coco",
+    "COCO keypoints JSON, annotations or results",
+    options=_JOINTS,
+    one_file=True,
+    in_pixels=True,
+    coordinates=_PIXELS,
+    times="number in the image's name or its id",
+)
 _add(
     "deeplabcut",
     "DeepLabCut csv or HDF5, predictions or labeled data",
     options=_JOINTS,
     one_file=True,
     in_pixels=True,
+    coordinates=_PIXELS,
+    times="frames from 0; labeled data: number of the image",
 )
-_add("sleap", "SLEAP labels (.slp), analysis HDF5 or csv", options=_JOINTS, one_file=True, in_pixels=True)
+_add(
+    "sleap",
+    "SLEAP labels (.slp), analysis HDF5 or csv",
+    options=_JOINTS,
+    one_file=True,
+    in_pixels=True,
+    coordinates=f"{_PIXELS}; labels before version 1.1: its corner",
+    times="frames from 0",
+)
 _add(
     "netcdf",
     "netCDF poses of movement",
     options=_JOINTS,
     one_file=True,
     one_recording=True,
+    coordinates=_PIXELS,
+    times="seconds, or frames from 0",
 )
-_add("nwb", "NWB with ndx-pose", options=_JOINTS, one_file=True, in_pixels=True)
-_add("mmpose", "MMPose 1.x JSON of the inferencer or a demo", options=_JOINTS, one_file=True, one_recording=True)
+_add(
+    "nwb",
+    "NWB with ndx-pose",
+    options=_JOINTS,
+    one_file=True,
+    in_pixels=True,
+    coordinates=_PIXELS,
+    times="timestamps or rate, in seconds",
+)
+_add(
+    "jabs",
+    "JABS pose HDF5 (poseest), version 2 or later",
+    options=_JOINTS,
+    one_file=True,
+    one_recording=True,
+    in_pixels=True,
+    coordinates="whole pixels, stored as (y, x)",
+    times=_OWN_FRAMES,
+)
+_add(
+    "mmpose",
+    "MMPose 1.x JSON of the inferencer or a demo",
+    options=_JOINTS,
+    one_file=True,
+    one_recording=True,
+    coordinates=f"{_PIXELS}; 3D: unit of the model",
+    times="frame_id, or one entry per frame",
+)
 _add(
     "mediapipe",
     "MediaPipe pose landmarks, npz or csv",
     options=("image_size",),
     one_file=True,
     one_recording=True,
+    coordinates="shares of the image, (0, 0) at its edge",
+    times="frames from 0",
 )
-_add("pose-npz", "our npz: keypoints, scores and more", options=_JOINTS, each="*.npz")
-_add("pose-csv", "our csv: one row per joint", options=_JOINTS, one_file=True)
-_add("pyskl", "PySKL pickle, 2D or 3D, with splits", options=_JOINTS, one_file=True)
-_add("ntu", "NTU RGB+D .skeleton files", options=("coordinates",), each="*.skeleton")
-_add("jhmdb", "JHMDB joint_positions folders, or npz of its splits", options=("coordinates",))
-_add("msr-action3d", "MSR Action3D text files, or one npz", each="a*_s*_e*_skeleton*.txt")
-_add("utkinect", "UTKinect-style joint text files with actionLabel.txt")
+_add(
+    "pose-npz",
+    "our npz: keypoints, scores and more",
+    options=_JOINTS,
+    each="*.npz",
+    coordinates=_PIXELS,
+    times="seconds and frames from 0",
+)
+_add(
+    "pose-csv",
+    "our csv: one row per joint",
+    options=_JOINTS,
+    one_file=True,
+    coordinates=_PIXELS,
+    times="frames from 0",
+)
+_add(
+    "pyskl",
+    "PySKL pickle, 2D or 3D, with splits",
+    options=_JOINTS,
+    one_file=True,
+    coordinates=f"{_PIXELS}; 3D: unit of the file",
+    times=_OWN_FRAMES,
+)
+_add(
+    "ntu",
+    "NTU RGB+D .skeleton files",
+    options=("coordinates",),
+    each="*.skeleton",
+    coordinates="pixels of the color or depth image, or meters",
+    times=_OWN_FRAMES,
+)
+_add(
+    "jhmdb",
+    "JHMDB joint_positions folders, or npz of its splits",
+    options=("coordinates",),
+    coordinates="pixels from (1, 1); npz: normalized positions",
+    times=_OWN_FRAMES,
+)
+_add(
+    "msr-action3d",
+    "MSR Action3D text files, or one npz",
+    each="a*_s*_e*_skeleton*.txt",
+    coordinates="meters; x to the person's right, y up",
+    times=_OWN_FRAMES,
+)
+_add(
+    "utkinect",
+    "UTKinect-style joint text files with actionLabel.txt",
+    coordinates="meters",
+    times="number at the start of a row",
+)
 
 
 def read_poses(
@@ -226,10 +332,7 @@ def _h5_format(path: Path) -> str:
         if "node_names" in file or "pred_points" in file:
             return "sleap"
         if "poseest" in file:
-            raise InputError(
-                f"{path} is a pose file of JABS (group 'poseest'), which is not read. Export its poses as csv, netCDF or "
-                "NWB."
-            )
+            return "jabs"
         return "netcdf" if "position" in file else "deeplabcut"
 
 

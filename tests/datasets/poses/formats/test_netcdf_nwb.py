@@ -116,10 +116,3 @@ def test_nwb_link_to_another_file_is_refused(tmp_path):
     change(path, link)
     with pytest.raises(InputError, match=r"PoseEstimation/skeleton' in .*x.nwb is a link to another file"):
         list(read_poses(path))
-
-
-def test_jabs_poses_are_named(tmp_path):
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        file["poseest/points"] = np.zeros((2, 12, 2), np.uint16)
-    with pytest.raises(InputError, match=r"is a pose file of JABS \(group 'poseest'\), which is not read"):
-        list(read_poses(tmp_path / "x.h5"))
