@@ -117,6 +117,18 @@ def test_cotracker_returns_frame_pixels_in_both_directions(repo, kind, num_frame
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("height", "width", "moving"), [(24, 1, 1), (1, 24, 0)])
+def test_cotracker_tracks_frames_one_pixel_wide_or_high(repo, kind, height, width, moving):
+    velocity = torch.zeros(2)
+    velocity[moving] = (384 - 1 if moving else 512 - 1) / 23  # one pixel of the frame
+    tracker = TRACKERS.find(kind)(settings_for(kind, repo, {"velocity": velocity}))
+    frames = [np.zeros((height, width, 3), np.uint8)] * 5
+    tracks = tracker.track(frames, np.array([[0, 0, 0]], np.float32), both_ways=False)
+    assert tracks.xy[:, 0, moving] == pytest.approx([0, 1, 2, 3, 4], abs=1e-3)
+    assert tracks.xy[:, 0, 1 - moving].tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_forward_only_says_nothing_of_the_frames_before(repo, kind):
     queries = np.array([[4, 100.0, 50.0], [6, 30.0, 60.0]])
     found = track(settings_for(kind, repo), 12, queries, both_ways=False)

@@ -94,7 +94,9 @@ class _CoTracker(PointTracker):
         device = self._device()
         height, width = frames[0].shape[:2]
         model_height, model_width = predictor.interp_shape
-        to_model = np.array([(model_width - 1) / (width - 1), (model_height - 1) / (height - 1)], np.float32)
+        to_model = np.array(
+            [(model_width - 1) / max(width - 1, 1), (model_height - 1) / max(height - 1, 1)], np.float32
+        )
         seed = queries[:, 0].astype(int)
         num_frames, num_points = len(frames), len(queries)
 
