@@ -310,6 +310,17 @@ def test_code_that_does_not_load_is_told(repo):
         track(settings_for("cotracker3_offline", repo), 4, np.array([[0, 10, 10]]))
 
 
+def test_code_without_the_entry_point_is_told(repo):
+    (repo / "hubconf.py").write_text('dependencies = ["torch"]\n')
+    with pytest.raises(SetupError) as raised:
+        track(settings_for("cotracker3_offline", repo), 4, np.array([[0, 10, 10]]))
+    assert str(raised.value) == (
+        f"The code of CoTracker 3 in {repo} does not load: Cannot find callable cotracker3_offline in hubconf. Expected "
+        "the repository facebookresearch/co-tracker at commit 82e02e8, which only needs torch and numpy. "
+        "Get that commit, or use --tracker lk."
+    )
+
+
 def test_memory_that_runs_out_is_told(repo, monkeypatch):
     settings = settings_for("cotracker3_offline", repo)
     tracker = TRACKERS.find("cotracker3_offline")(settings)
