@@ -12,6 +12,7 @@ import numpy as np
 
 from actionprep.datasets.products.masks import pack_masks, unpack_masks
 from actionprep.datasets.products.tracks import TRACKS, append_window, create_tracks, visible
+from actionprep.datasets.query_points import EACH_WINDOW, QueryPoints, read_query_points
 from actionprep.errors import InputError
 from actionprep.pipeline.shrink import shrink
 from actionprep.pipeline.stage import FrameBlock, FrameStage, Input, ViewSource, stage
@@ -51,7 +52,9 @@ class Tracks(FrameStage):
         self._size = (max(1, round(source.width * shrink)), max(1, round(source.height * shrink)))
         self._scale = np.array(self._size, np.float32) / (source.width, source.height)
         self._picked = None if settings.rate is None else frames_at_rate(source.times, settings.rate)
-        self._uses_masks = bool(self.inputs(settings))
+        self._uses_masks = settings.uses_masks
+        self._chosen = _chosen_points(settings, source)
+        self._refuse_skipped_starts()
         self._held: deque[_Held] = deque()
         self._num_dropped = 0
         self._num_masked = 0
@@ -59,7 +62,8 @@ class Tracks(FrameStage):
         self._counts = _Counts()
         self._nothing = _Profile.of(np.zeros((source.height, source.width), bool))
         self._profile = self._nothing
-        create_tracks(item, num_frames=settings.window, num_slots=settings.num_slots)
+        self._num_slots = settings.num_slots + len(self._chosen)
+        create_tracks(item, num_frames=settings.window, num_slots=self._num_slots)
 
     @classmethod
     def identity(cls, settings: TracksSettings) -> dict[str, str]:  # noqa: D102
@@ -67,7 +71,11 @@ class Tracks(FrameStage):
 
     @classmethod
     def inputs(cls, settings: TracksSettings) -> tuple[Input, ...]:  # noqa: D102
-        return () if settings.seeding == "whole-frame" else (Input("masks"),)
+        return (Input("masks"),) if settings.uses_masks else ()
+
+    @classmethod
+    def reads_of_source(cls, settings: TracksSettings, source: ViewSource) -> Any:  # noqa: D102
+        return _chosen_points(settings, source).facts() if settings.points else None
 
     @classmethod
     def estimated_bytes(cls, settings: TracksSettings, source: ViewSource) -> int:  # noqa: D102
@@ -153,18 +161,22 @@ class Tracks(FrameStage):
     def _track_window(self, start: int, stop: int) -> None:
         frames = [self._held[position - self._num_dropped] for position in range(start, stop)]
         seed = len(frames) // 2 if self.settings.seed_at == "middle" else 0
-        points, is_empty = self._seeds(frames[seed])
-        xy = np.full((self.settings.window, self.settings.num_slots, 2), np.nan, np.float32)
+        seeds, is_empty = self._seeds(frames[seed])
+        chosen, starts = self._chosen_in(frames, seed)
+        points = np.concatenate([seeds, chosen])
+        starts = np.concatenate([np.full(len(seeds), seed), starts])
+        is_empty = is_empty and not len(chosen)
+        xy = np.full((self.settings.window, self._num_slots, 2), np.nan, np.float32)
         visibility = np.zeros(xy.shape[:2], np.float32)
         confidence = np.zeros(xy.shape[:2], np.float32)
         if len(points):
             on_small = (points + 0.5) * self._scale - 0.5
-            queries = np.concatenate([np.full((len(points), 1), seed), on_small], axis=1).astype(np.float32)
+            queries = np.concatenate([starts[:, None], on_small], axis=1).astype(np.float32)
             both_ways = self.settings.direction == "both"
             tracked = self._tracker.track([frame.image for frame in frames], queries, both_ways=both_ways)
             filled = (slice(len(frames)), slice(len(points)))
             xy[filled] = (tracked.xy + 0.5) / self._scale - 0.5
-            xy[seed, : len(points)] = points
+            xy[starts, np.arange(len(points))] = points
             visibility[filled], confidence[filled] = tracked.visibility, tracked.confidence
         is_visible = visible(
             visibility[: len(frames), : len(points)],
@@ -179,7 +191,7 @@ class Tracks(FrameStage):
             "xy": xy,
             "visibility": visibility,
             "confidence": confidence,
-            "valid": np.arange(self.settings.num_slots) < len(points),
+            "valid": np.arange(self._num_slots) < len(points),
             "frame": [frame.index for frame in frames] + [-1] * padding,
             "frame_valid": [True] * len(frames) + [False] * padding,
             "time": [frame.time for frame in frames] + [np.nan] * padding,
@@ -192,6 +204,8 @@ class Tracks(FrameStage):
     def _seeds(self, frame: _Held) -> tuple[np.ndarray, bool]:
         """Return the start points in pixels of the video, shape (n, 2), and whether the foreground is empty."""
         height, width, grid = self.source.height, self.source.width, self.settings.grid
+        if self.settings.seeding == "points":
+            return np.zeros((0, 2), np.float32), True
         if self.settings.seeding == "whole-frame":
             return grid_over_frame(np.ones((height, width), bool), grid), False
         assert frame.foreground is not None
@@ -202,6 +216,27 @@ class Tracks(FrameStage):
             return grid_over_frame(np.ones((height, width), bool), grid), True
         seeds = {"mask": spread_over_mask, "box": grid_over_box, "frame": grid_over_frame}[self.settings.seeding]
         return seeds(foreground, grid), False
+
+    def _chosen_in(self, frames: list[_Held], seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the points of the table that start in a window, shape (n, 2), and their position in it, shape (n,)."""
+        position_of = {frame.index: position for position, frame in enumerate(frames)}
+        positions = [
+            seed if frame == EACH_WINDOW else position_of.get(frame, -1) for frame in self._chosen.frame.tolist()
+        ]
+        starts = np.array(positions, np.int64).reshape(-1)
+        return self._chosen.xy[starts >= 0], starts[starts >= 0]
+
+    def _refuse_skipped_starts(self) -> None:
+        if self._picked is None:
+            return
+        starts = self._chosen.frame[self._chosen.frame != EACH_WINDOW]
+        skipped = starts[~self._picked[starts]]
+        if len(skipped):
+            raise InputError(
+                f"A point starts in frame {skipped[0]} of recording '{self.source.recording}', view {self.source.view}, "
+                f"which is not tracked at {self.settings.rate:g} frames per second. Give another frame, or remove "
+                "tracks.rate."
+            )
 
     def _region(self, profile: _Profile) -> tuple[float, float, float, float]:
         return profile.box() or (0.0, 0.0, self.source.width - 1.0, self.source.height - 1.0)
@@ -219,6 +254,23 @@ class Tracks(FrameStage):
                 **self._counts.attributes(),
             )
         )
+
+
+def _chosen_points(settings: TracksSettings, source: ViewSource) -> QueryPoints:
+    """Points of the table `points` in this view; raises InputError if there are none and no others either."""
+    if not settings.points:
+        return QueryPoints(np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
+    path = settings.path(settings.points)
+    points = read_query_points(
+        path, recording=source.recording, view=source.view, times=source.times, width=source.width,
+        height=source.height,
+    )  # fmt: skip
+    if settings.seeding == "points" and not len(points):
+        raise InputError(
+            f"{path} has no point for recording '{source.recording}', view {source.view}, and seeding = points takes no "
+            "others. Add a row, or choose another seeding."
+        )
+    return points
 
 
 @dataclass(slots=True)

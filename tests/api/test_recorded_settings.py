@@ -250,7 +250,7 @@ def passed_on(trained: Path, folder: Path, stages: dict[str, Any]) -> Path:
 
 def recorded_code(folder: Path) -> dict[str, Any]:
     named = code_in(folder)
-    return {"tracks": TracksSettings(grid=4, window=8, seeding="whole-frame", **named).model_dump(mode="json")}  # type: ignore[arg-type]
+    return {"tracks": TracksSettings(grid=4, window=8, seeding="whole-frame", **named).recorded()}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("live", [False, True])

@@ -26,10 +26,18 @@ class TracksSettings(StageSettings):
     direction: Literal["both", "forward"] = option(
         "both", "Track points in both directions from their start, or forward only."
     )
-    seeding: Literal["mask", "box", "frame", "whole-frame"] = option(
+    seeding: Literal["mask", "box", "frame", "whole-frame", "points"] = option(
         "mask",
         "Where points start: mask spreads them over the foreground; box places a grid over its box and frame over the "
-        "frame, as CoTracker does, and both keep only points on the foreground; whole-frame does not use masks.",
+        "frame, as CoTracker does, and both keep only points on the foreground; whole-frame does not use masks; "
+        "points takes only those of the table `points`.",
+    )
+    points: str = option(
+        "",
+        "Table (csv) of points to track besides those of `seeding`: x and y in pixels, and optionally recording, view, and "
+        "frame or time of its start. Without frame and time, a point starts in every window.",
+        names="file",
+        later=True,
     )
     empty: Literal["nothing", "whole-frame"] = option(
         "nothing", "If a window has no foreground: no points, or the grid over the frame. Such windows are counted."
@@ -72,9 +80,16 @@ class TracksSettings(StageSettings):
             raise ValueError(
                 f"stride {self.stride} is more than window {self.window}: frames between windows would be lost"
             )
+        if self.seeding == "points" and not self.points:
+            raise ValueError("seeding = points needs a table of points: set points, or --points FILE")
         return self
 
     @property
     def num_slots(self) -> int:
-        """Maximum number of points per window."""
-        return self.grid**2
+        """Maximum number of points per window, without those of the table `points`."""
+        return 0 if self.seeding == "points" else self.grid**2
+
+    @property
+    def uses_masks(self) -> bool:
+        """Whether points start on the foreground."""
+        return self.seeding not in ("whole-frame", "points")
