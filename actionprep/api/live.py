@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from actionprep.api.view_names import refuse_crops
 from actionprep.datasets.store.memory import MemoryItem, MemoryStore
 from actionprep.datasets.windows import EPSILON_S
 from actionprep.errors import InputError, UserError
@@ -138,6 +139,7 @@ def predict_live(
     from actionprep.training.predict import open_checkpoint, other_frame_rate, usual_length_ms
 
     checkpoint = open_checkpoint(run, device=device)
+    refuse_crops(checkpoint, checkpoint.card["views"])
     own = OwnSettings(study, overrides or {}, warn)
     length_s = length_s if length_s is not None else checkpoint.card["snippets"].get("length_s")
     if length_s is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actionprep.api.video_groups import recording_name
 from actionprep.api.video_store import clocks_of, store_of_videos
-from actionprep.api.view_names import NamedVideos, name_videos, pattern_of_study
+from actionprep.api.view_names import NamedVideos, name_videos, pattern_of_study, refuse_crops
 from actionprep.datasets.paths import below
 from actionprep.datasets.study_colors import colors_near
 from actionprep.settings import canonical_json
@@ -131,6 +131,7 @@ def predict_videos(
     models = open_models(run, device=device)
     views = views_of(models)
     pattern = pattern_of_study(models[0].checkpoint)
+    refuse_crops(models[0].checkpoint, views)
     named = name_videos(videos, views, pattern)
     recording = recording or recording_name(list(named.videos.values()), pattern)
     clocks_of({}, named.videos, offsets or {}, tolerance)  # an offset of a view without video is an error

@@ -101,6 +101,28 @@ def pattern_of_study(checkpoint: Checkpoint) -> ViewPattern | None:
     return ViewPattern(folder.study.pattern, re.compile(f"(?:.*/)?{form.pattern}"))
 
 
+def refuse_crops(checkpoint: Checkpoint, views: Sequence[str]) -> None:
+    """Refuse videos for a model whose views are rectangles of files: full frames would give wrong labels.
+
+    Raises:
+        UserError: If the study of the checkpoint's run makes one of the views by `study.crops`.
+    """
+    from actionprep.datasets.study import find_study
+
+    try:
+        folder = find_study(checkpoint.path.expanduser().absolute().parent)
+        crops = folder.study.crops
+    except UserError:
+        return  # in no study
+    cropped = [view for view in views if view in crops]
+    if cropped:
+        raise UserError(
+            f"View '{cropped[0]}' of this run is a rectangle of a file ([study.crops] in {folder.settings_file}), and "
+            "videos given here are read in full. Add the video to the study, run 'actionprep build', and predict the "
+            "recording: actiontrain predict --recording ID."
+        )
+
+
 def name_videos(videos: Sequence[str | Path], views: Sequence[str], pattern: ViewPattern | None = None) -> NamedVideos:
     """Find the view of each video of one recording. No view is guessed from a file's name or from the order.
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from actionprep.api import group_videos, recording_name
-from actionprep.api.view_names import ViewPattern, name_videos, pattern_of_study
+from actionprep.api.view_names import ViewPattern, name_videos, pattern_of_study, refuse_crops
 from actionprep.datasets.catalog import Catalog
 from actionprep.datasets.recordings import Recording, View
 from actionprep.errors import UserError
@@ -197,3 +197,16 @@ def test_group_videos_of_the_study_have_the_ids_of_recordings(tmp_path, monkeypa
     assert group_videos("run", [inside]) == {"wave/take_1": [str(inside)]}
     assert group_videos("run", [linked]) == {"wave/take_1": [str(linked)]}
     assert group_videos("run", [other]) == {"take_1": [str(other)]}
+
+
+def test_videos_for_a_run_on_crops_are_refused(tmp_path):
+    settings = 'layout = "views"\npattern = "{recording}.mp4"\n[study.crops]\nmirror = [0, 0, 320, 240]'
+    checkpoint = trained_in(tmp_path / "study", ("mirror",), settings)
+    with pytest.raises(UserError) as caught:
+        refuse_crops(checkpoint, ["0", "mirror"])
+    assert str(caught.value) == (
+        f"View 'mirror' of this run is a rectangle of a file ([study.crops] in {tmp_path}/study/actionprep.toml), and videos "
+        "given here are read in full. Add the video to the study, run 'actionprep build', and predict the recording: "
+        "actiontrain predict --recording ID."
+    )
+    refuse_crops(checkpoint, ["0"])

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recordings import moving_square, write_video
 
+from actionprep.api import make_study
 from actionprep.errors import SetupError, UserError
 from actionprep.pipeline.trackers import TRACKERS
 from actionprep.pipeline.trackers.cotracker import HUB_COMMIT, cotracker_grid
@@ -373,6 +375,41 @@ def test_cotracker_equals_the_official_predictor(real_repo, tmp_path, kind, both
     compared = np.broadcast_to(compared, (num_frames, 3))
     assert np.abs(tracks.xy - xy[0].numpy())[compared].max() < 1e-3
     assert np.array_equal(visible[compared], seen[0].numpy()[compared])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "num_frames", "direction"),
+    [("cotracker3_offline", 9, "both"), ("cotracker3_online", 18, "forward"), ("cotracker2", 9, "both")],
+)
+def test_stored_tracks_equal_the_official_predictor(real_repo, tmp_path, kind, num_frames, direction):
+    torch.manual_seed(0)
+    predictor = torch.hub.load(str(real_repo), kind, source="local", pretrained=False, verbose=False)
+    torch.save(predictor.model.state_dict(), tmp_path / WEIGHTS[kind])
+    clip = moving_square(num_frames, height=60, width=80)
+    write_video(tmp_path / "videos" / "any" / "a.mp4", clip)
+    study, _ = make_study(tmp_path, {}, force=True)
+    study.scan()
+    (tmp_path / "points.csv").write_text("x,y,frame\n10,12,4\n60,30,4\n40,55,2\n")
+    tracks = {
+        "tracker": kind, "repo": str(real_repo), "checkpoint": WEIGHTS[kind], "device": "cpu", "seeding": "points",
+        "points": "points.csv", "short_side": 0, "window": num_frames, "stride": num_frames, "direction": direction,
+    }  # fmt: skip
+    report = study.build("tracks", "frames", overrides={"tracks": tracks, "frames": {"size": 60}})
+    assert report.ok, report.quarantined
+    stored, frames = study.store.item("tracks", "any/a", "0"), study.store.item("frames", "any/a", "0")["rgb"][:]
+    as_tensor = torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float()
+    asked = torch.tensor([[[4, 10.0, 12.0], [4, 60.0, 30.0], [2, 40.0, 55.0]]])
+    if kind == "cotracker3_online":
+        predictor(as_tensor, is_first_step=True, queries=asked, add_support_grid=True)
+        for first in (0, 8):
+            xy, _ = predictor(as_tensor[:, first : first + 16], add_support_grid=True)
+    else:
+        xy, _ = predictor(as_tensor, queries=asked, backward_tracking=kind == "cotracker2")
+    frame, seed = np.arange(num_frames)[:, None], np.array([4, 4, 2])
+    # The online predictor does not write the query into its frame.
+    compared = np.broadcast_to(frame > seed if kind == "cotracker3_online" else frame >= 0, (num_frames, 3))
+    assert np.abs(stored["xy"][0] - xy[0].numpy())[compared].max() < 1e-3
 
 
 @pytest.mark.slow

@@ -7,15 +7,17 @@ import os
 import pickle
 import pickletools
 import struct
+import subprocess
 import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
+from pose_h5_files import jabs_file
 from scipy.io import loadmat, savemat
 
 from actionprep.datasets import safe_mat
-from actionprep.datasets.poses.formats import read_poses, safe_npz, safe_pickle
+from actionprep.datasets.poses.formats import read_poses, safe_h5, safe_npz, safe_pickle
 from actionprep.datasets.poses.formats.safe_npz import load_npz
 from actionprep.datasets.poses.formats.safe_pickle import StoredArray, in_memory, load_pickle
 from actionprep.datasets.safe_mat import load_mat
@@ -454,3 +456,32 @@ def test_list_that_contains_itself_is_refused_in_memory(tmp_path):
         in_memory(load_pickle(write(tmp_path, pickle.dumps({"a": loop}))))
     shared = [1, 2]
     assert in_memory(load_pickle(write(tmp_path, pickle.dumps([shared, shared])))) == [[1, 2], [1, 2]]
+
+
+def test_hdf5_files_on_which_the_library_loops_are_refused(tmp_path, monkeypatch):
+    sound, endless = jabs_file(tmp_path / "a_pose_est_v2.h5"), jabs_file(tmp_path / "b_pose_est_v2.h5")
+    checker = safe_h5._Checker()
+    script = "import sys\nfor line in sys.stdin:\n    while 'b_pose' in line: pass\n    print('done', flush=True)\n"
+    start = subprocess.Popen
+    monkeypatch.setattr(
+        safe_h5.subprocess, "Popen", lambda command, **pipes: start([command[0], "-c", script], **pipes)
+    )
+    monkeypatch.setattr(safe_h5, "_checker", checker)
+    monkeypatch.setattr(safe_h5, "_CHECK_S", 0.5)
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=r"b_pose_est_v2.h5 is not a sound HDF5 file: the HDF5 library crashed on its"
+        ):
+            list(read_poses(endless))
+        assert len(list(read_poses(sound))) == 1
+    assert checker._process is not None
+    checker.stop()
+
+
+def test_hdf5_check_reads_sound_and_damaged_files(tmp_path):
+    checker = safe_h5._Checker()
+    path = jabs_file(tmp_path / "a_pose_est_v2.h5")
+    assert checker.ends(path)
+    path.write_bytes(path.read_bytes()[:600])
+    assert checker.ends(path), "damage that raises an error is for the reader"
+    checker.stop()
