@@ -125,8 +125,7 @@ def predict_videos(
         UserError: If videos and run do not fit, or if a video cannot be read.
     """
     from actionprep.pipeline.model_settings import OwnSettings
-    from actionprep.training.predict import open_models, pipeline_settings, views_of
-    from actionprep.training.predict import predict_videos as predict
+    from actionprep.training.predict import open_models, pipeline_settings, predict_with_built_store, views_of
 
     models = open_models(run, device=device)
     views = views_of(models)
@@ -168,7 +167,7 @@ def predict_videos(
                 unseen.extend(view for view in not_seen if view not in unseen)
             return made[key]
 
-        timeline = predict(
+        timeline = predict_with_built_store(
             models,
             named.videos,
             build,

@@ -212,7 +212,7 @@ def _predict_pooled(
     return timelines
 
 
-def predict_videos(
+def predict_with_built_store(
     run: Model,
     videos: Mapping[str, str | Path],
     build: Callable[[Checkpoint, dict[str, Path]], Store],

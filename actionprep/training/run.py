@@ -604,7 +604,7 @@ def _clocks_of(store: Store) -> dict[str, Any]:
     }
 
 
-def mixtures(store: Store, product: str, views: Sequence[str]) -> list[str]:
+def mixed_inputs(store: Store, product: str, views: Sequence[str]) -> list[str]:
     """Return one sentence per stage behind a product that made items of these views with different settings or versions."""
     sentences = []
     for name in _stages_behind(store, product):

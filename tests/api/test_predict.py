@@ -116,7 +116,7 @@ def test_predict_maps_cameras_of_a_folder_to_views_by_name(tmp_path, monkeypatch
         asked.append(videos)
         return Timeline("take", run.labels, np.zeros(1), np.ones(1), np.full((1, 3), 1 / 3))
 
-    monkeypatch.setattr(predict, "predict_videos", answered)
+    monkeypatch.setattr(predict, "predict_with_built_store", answered)
     words = [
         "predict",
         str(tmp_path / "take"),
@@ -171,7 +171,7 @@ def predict_with(runs, tmp_path, monkeypatch):
     """
     moves = moving_square(MOTIONS["right"], size=VIDEO_SIZE, seed=0)
     video = write_video(tmp_path / "video.avi", np.concatenate([moves, 0 * moves]), rate=10, codec="mpeg4")
-    asked = predict.predict_videos
+    asked = predict.predict_with_built_store
 
     def answered(*words: object, **named: object) -> Timeline:
         timeline = asked(*words, **named)
@@ -190,7 +190,7 @@ def predict_with(runs, tmp_path, monkeypatch):
         [document] = json.loads(done.stdout)
         return document, out / "run-0/video"
 
-    monkeypatch.setattr(predict, "predict_videos", answered)
+    monkeypatch.setattr(predict, "predict_with_built_store", answered)
     return predict_with
 
 

@@ -22,7 +22,7 @@ from actionprep.training.experiments.folds import fit_folds
 from actionprep.training.experiments.sweep import sweep
 from actionprep.training.fit import fit
 from actionprep.training.fusion import fold_names, fuse, fuse_folds, read_fusion
-from actionprep.training.predict import predict, predict_videos
+from actionprep.training.predict import predict, predict_with_built_store
 from actionprep.training.run import Run
 from actionprep.training.test import run_test
 
@@ -93,7 +93,7 @@ def test_predict_passes_videos_to_fused_runs_by_view(store, runs, tmp_path):
         return store
 
     with pytest.raises(ValueError, match="too many values"):  # the store has more recordings than this one
-        predict_videos(made.folder, {"0": video}, build, device="cpu")
+        predict_with_built_store(made.folder, {"0": video}, build, device="cpu")
     assert asked == [("tracks", {"0": video}), ("lowres", {"0": video})]
 
 

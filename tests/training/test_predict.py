@@ -21,7 +21,7 @@ from actionprep.training.predict import (
     open_checkpoint,
     pipeline_settings,
     predict,
-    predict_videos,
+    predict_with_built_store,
     sliding_windows,
 )
 from actionprep.training.predicted_timeline import Timeline
@@ -241,7 +241,7 @@ def test_raw_videos_are_built_with_the_settings_of_the_training(trained, tmp_pat
         asked.append((videos, pipeline_settings(checkpoint)))
         return two_motions(tmp_path / "store")
 
-    line = predict_videos(trained, {"0": video}, build, window_s=1.2)
+    line = predict_with_built_store(trained, {"0": video}, build, window_s=1.2)
     assert line.recording == "long"
     assert asked == [({"0": video}, {"tracks": {"grid": 4, "tracker": "lk"}})]
     assert pipeline_settings(open_checkpoint(trained)) == {"tracks": {"grid": 4, "tracker": "lk"}}
@@ -249,6 +249,6 @@ def test_raw_videos_are_built_with_the_settings_of_the_training(trained, tmp_pat
 
 def test_too_many_and_missing_videos_are_refused(trained, tmp_path):
     with pytest.raises(UserError, match=r"trained on 1 view, 0, but got 2 videos"):
-        predict_videos(trained, {"0": "a.mp4", "1": "b.mp4"}, lambda *_: None)
+        predict_with_built_store(trained, {"0": "a.mp4", "1": "b.mp4"}, lambda *_: None)
     with pytest.raises(UserError, match=r"No such video: .*a\.mp4"):
-        predict_videos(trained, {"0": tmp_path / "a.mp4"}, lambda *_: None)
+        predict_with_built_store(trained, {"0": tmp_path / "a.mp4"}, lambda *_: None)

@@ -12,7 +12,7 @@ from actionprep.datasets.store.reader import DamagedItemError
 from actionprep.errors import SetupError, UserError
 from actionprep.training.fit import fit
 from actionprep.training.fusion import read_fusion
-from actionprep.training.run import Run, claimed_folder, early_best_warning, input_digest, mixtures, pipeline_of
+from actionprep.training.run import Run, claimed_folder, early_best_warning, input_digest, mixed_inputs, pipeline_of
 
 
 def claim(runs: Path, begin, claimed, names) -> None:
@@ -87,7 +87,7 @@ def test_training_stops_at_item_with_changed_setting(tmp_path):
     reads = (
         lambda: pipeline_of(store, "tracks"),
         lambda: input_digest(store, "tracks", "default"),
-        lambda: mixtures(store, "tracks", ["0"]),
+        lambda: mixed_inputs(store, "tracks", ["0"]),
         lambda: fit(store, tiny_recipe(epochs=1), tmp_path / "run", tensorboard=False),
     )
     for read in reads:

@@ -24,7 +24,7 @@ from actionprep.json_values import counted
 from actionprep.training.loop.progress import Log
 from actionprep.training.loop.recurrent_state import previous_windows
 from actionprep.training.recipes import Recipe, choose_recipe, find_recipe
-from actionprep.training.run import Phase, input_digest, mixtures, now, pipeline_of, versions
+from actionprep.training.run import Phase, input_digest, mixed_inputs, now, pipeline_of, versions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -126,7 +126,7 @@ class TrainingPlan:
             f"{counted(len(self.table.labels), 'class')}: {', '.join(self.table.labels)}{views}",
             self.parts.why,
             *describe(self.parts, self.table),
-            *mixtures(self.store, self.recipe.reads, self.views),
+            *mixed_inputs(self.store, self.recipe.reads, self.views),
             *self._class_imbalance(),
             *self._more_epochs(),
             *self._nothing_carried(),

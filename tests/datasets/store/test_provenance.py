@@ -9,7 +9,7 @@ import pytest
 
 from actionprep.datasets.store.provenance import difference, made_alike, provenance_of
 from actionprep.datasets.store.zarr_store import Store
-from actionprep.training.run import mixtures
+from actionprep.training.run import mixed_inputs
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_items_that_were_made_alike_differ_in_nothing(store: Store) -> None:
 
 
 def test_provenance_differences_cover_only_the_views_in_use(store: Store) -> None:
-    assert mixtures(store, "tracks", ["1"]) == [
+    assert mixed_inputs(store, "tracks", ["1"]) == [
         "Items of 'tracks' were made with different settings: grid 20 (4 items); grid 8 (1 item: c/1). See 'actionprep status'."
     ]
-    assert mixtures(store, "tracks", []) == []
+    assert mixed_inputs(store, "tracks", []) == []
