@@ -12,7 +12,7 @@ import pytest
 from mutations import Trial
 from reader_samples import READERS
 
-from actionprep.datasets.poses.formats import safe_h5
+from actionprep.datasets import hdf5_loops
 
 ROUNDS = 50
 
@@ -20,7 +20,7 @@ ROUNDS = 50
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.filterwarnings("ignore")
 def test_reader_raises_only_own_errors(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safe_h5, "_CHECK_S", safe_h5._CHECK_S)  # the trial changes it
+    monkeypatch.setattr(hdf5_loops, "_CHECK_S", hdf5_loops._CHECK_S)  # the trial changes it
     trial = Trial(READERS[name], tmp_path, seed=f"7 {name}")
     faults = {fault for fault in (trial.fault() for _ in range(ROUNDS)) if fault}
     assert not faults

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprep.datasets.atomic_files import atomic_file
+from actionprep.datasets.hdf5_loops import check_for_loops
 from actionprep.datasets.store.keys import ItemKey
 from actionprep.datasets.store.metadata import CHECKSUM, SCHEMA, names_path
 from actionprep.datasets.store.read_only import ReadOnlyStore
@@ -152,6 +153,7 @@ class Hdf5Store(ReadOnlyStore):
         if not path.is_file():
             raise UserError(f"No HDF5 file at {path}. Write one with 'actionprep export hdf5 {path.name}'.")
         self._file = _OpenFile(path)
+        check_for_loops(path)
         try:
             root = self._file.handle()
             schema = root.attrs.get("actionprep_schema")

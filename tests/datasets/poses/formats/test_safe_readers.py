@@ -16,8 +16,8 @@ import pytest
 from pose_h5_files import jabs_file
 from scipy.io import loadmat, savemat
 
-from actionprep.datasets import safe_mat
-from actionprep.datasets.poses.formats import read_poses, safe_h5, safe_npz, safe_pickle
+from actionprep.datasets import hdf5_loops, safe_mat
+from actionprep.datasets.poses.formats import read_poses, safe_npz, safe_pickle
 from actionprep.datasets.poses.formats.safe_npz import load_npz
 from actionprep.datasets.poses.formats.safe_pickle import StoredArray, in_memory, load_pickle
 from actionprep.datasets.safe_mat import load_mat
@@ -460,14 +460,14 @@ def test_list_that_contains_itself_is_refused_in_memory(tmp_path):
 
 def test_hdf5_files_on_which_the_library_loops_are_refused(tmp_path, monkeypatch):
     sound, endless = jabs_file(tmp_path / "a_pose_est_v2.h5"), jabs_file(tmp_path / "b_pose_est_v2.h5")
-    checker = safe_h5._Checker()
+    checker = hdf5_loops._Checker()
     script = "import sys\nfor line in sys.stdin:\n    while 'b_pose' in line: pass\n    print('done', flush=True)\n"
     start = subprocess.Popen
     monkeypatch.setattr(
-        safe_h5.subprocess, "Popen", lambda command, **pipes: start([command[0], "-c", script], **pipes)
+        hdf5_loops.subprocess, "Popen", lambda command, **pipes: start([command[0], "-c", script], **pipes)
     )
-    monkeypatch.setattr(safe_h5, "_checker", checker)
-    monkeypatch.setattr(safe_h5, "_CHECK_S", 0.5)
+    monkeypatch.setattr(hdf5_loops, "_checker", checker)
+    monkeypatch.setattr(hdf5_loops, "_CHECK_S", 0.5)
     for _ in range(2):
         with pytest.raises(
             InputError, match=r"b_pose_est_v2.h5 is not a sound HDF5 file: the HDF5 library crashed on its"
@@ -479,7 +479,7 @@ def test_hdf5_files_on_which_the_library_loops_are_refused(tmp_path, monkeypatch
 
 
 def test_hdf5_check_reads_sound_and_damaged_files(tmp_path):
-    checker = safe_h5._Checker()
+    checker = hdf5_loops._Checker()
     path = jabs_file(tmp_path / "a_pose_est_v2.h5")
     assert checker.ends(path)
     path.write_bytes(path.read_bytes()[:600])
