@@ -137,7 +137,11 @@ def test_example_format_reads_all_segments(built: str, study: Path) -> None:
     with open(study / "segments.csv", encoding="utf-8", newline="") as file:
         wanted = sorted((row["recording"], action_of(row["label"])) for row in csv.DictReader(file))
     catalog = open_study(study).catalog
-    read = [(one.id, segment.label) for one in catalog.recordings for segment in catalog.segments_of(one.id)]
+    read = [
+        (recording.id, segment.label)
+        for recording in catalog.recordings
+        for segment in catalog.segments_of(recording.id)
+    ]
     assert sorted(read) == wanted
     assert "segments.jsonl:9" in built
     assert "expected an object with video, start, stop and action: KeyError('start')" in built

@@ -232,21 +232,21 @@ class Tool(Settings):
 
 
 def test_recorded_code_is_replaced_by_the_users_own() -> None:
-    found = read_recorded(Tool(repo="mine", grid=9), {"repo": "theirs", "grid": 5}, table="tool", where="the run")
-    assert (found.require().repo, found.settings.grid) == ("mine", 5)
-    assert found.as_written["repo"] == "theirs"
-    assert found.can_compare
-    assert [str(one) for one in found.ignored] == [
+    result = read_recorded(Tool(repo="mine", grid=9), {"repo": "theirs", "grid": 5}, table="tool", where="the run")
+    assert (result.require().repo, result.settings.grid) == ("mine", 5)
+    assert result.as_written["repo"] == "theirs"
+    assert result.can_compare
+    assert [str(entry) for entry in result.ignored] == [
         "Ignored tool.repo = 'theirs', recorded in the run: data must not name code. Only your own actionprep.toml or the "
         "command line sets it. Used instead: 'mine', as you set it."
     ]
 
 
 def test_recorded_code_without_own_is_the_default() -> None:
-    found = read_recorded(Tool(), {"repo": "theirs"}, table="tool", where="the run")
-    assert found.require() == Tool()
-    assert not found.can_compare
-    assert str(found.ignored[0]).endswith("Used instead: the default, ''.")
+    result = read_recorded(Tool(), {"repo": "theirs"}, table="tool", where="the run")
+    assert result.require() == Tool()
+    assert not result.can_compare
+    assert str(result.ignored[0]).endswith("Used instead: the default, ''.")
 
 
 @pytest.mark.parametrize(
@@ -259,15 +259,15 @@ def test_recorded_code_without_own_is_the_default() -> None:
     ],
 )
 def test_recorded_names_of_ours_count(own: dict[str, str], recorded: dict[str, str], used: dict[str, str]) -> None:
-    found = read_recorded(Tool(**own), recorded, table="tool", where="the run")  # type: ignore[arg-type]
-    assert found.settings == Tool(**used)  # type: ignore[arg-type]
-    assert found.ignored == ()
+    result = read_recorded(Tool(**own), recorded, table="tool", where="the run")  # type: ignore[arg-type]
+    assert result.settings == Tool(**used)  # type: ignore[arg-type]
+    assert result.ignored == ()
 
 
 def test_a_recorded_file_that_is_needed_is_asked_for() -> None:
-    found = read_recorded(Tool(), {"boxes": "file", "table": "a.csv"}, table="tool", where="the run")
+    result = read_recorded(Tool(), {"boxes": "file", "table": "a.csv"}, table="tool", where="the run")
     with pytest.raises(UserError) as error:
-        found.require()
+        result.require()
     assert str(error.value) == (
         "Ignored tool.table = 'a.csv', recorded in the run: data must not name a file. Only your own actionprep.toml or the "
         "command line sets it. Used instead: the default, ''.\n"

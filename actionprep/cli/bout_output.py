@@ -42,7 +42,10 @@ def print_bouts(report: BoutReport, *, json: bool) -> None:
     recordings = counted(len(report.recordings), "recording")
     subjects = len({observation.subject for observation in report.observations if observation.subject})
     whose = f" of {counted(subjects, 'subject')}" if subjects else ""
-    output.print_table(f"Bouts in {recordings}{whose}", columns, rows)
+    names = ("label", *shown, "bouts", "share", "total (s)", "mean (s)", "per min", "latency (s)")
+    left_out = output.print_table(f"Bouts in {recordings}{whose}", columns, rows, importance=names)
+    if left_out:
+        output.note(f"Not shown at this width: {', '.join(left_out)}. The tables have all columns.")
     if report.tuned is not None:
         rules = report.tuned.rules
         output.note(

@@ -117,9 +117,9 @@ def test_make_queries_modes():
 def test_measure_consistency_of_a_moving_texture():
     frames, xy = moving()
     tracker = LucasKanade(TracksSettings())
-    found = measure_consistency(tracker, list(frames[..., 0]), np.insert(xy[2], 0, 2, axis=1))
-    assert found.survival == 1.0
-    assert found.forward_backward < 0.2
+    actual = measure_consistency(tracker, list(frames[..., 0]), np.insert(xy[2], 0, 2, axis=1))
+    assert actual.survival == 1.0
+    assert actual.forward_backward < 0.2
 
 
 def square(left: int, *, size: int = 20) -> np.ndarray:

@@ -48,10 +48,10 @@ def test_evaluate_tracks_sample_study(study: Study):
 
 
 def test_check_tracks_stored_tracks(study: Study):
-    found = check_tracks(study)["take_000/0"]
-    assert 0.3 < found.survival <= found.visible <= 1
-    assert found.forward_backward < 4
-    assert document(study, "evaluate", "tracks")["views"]["take_000/0"]["num_points"] == found.num_points
+    result = check_tracks(study)["take_000/0"]
+    assert 0.3 < result.survival <= result.visible <= 1
+    assert result.forward_backward < 4
+    assert document(study, "evaluate", "tracks")["views"]["take_000/0"]["num_points"] == result.num_points
 
 
 @pytest.mark.parametrize("score", [evaluate_poses, evaluate_masks])

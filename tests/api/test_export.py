@@ -136,7 +136,7 @@ def test_export_hdf5_replaces_other_content_on_request(frames: Store, tmp_path: 
     with pytest.raises(UserError, match=r"not an export of the same items\. Replace it with --overwrite"):
         export_hdf5(frames, path, products=["frames"])
     assert export_hdf5(frames, path, products=["frames"], overwrite=True).items == {"frames": 24}
-    assert [one.name for one in tmp_path.iterdir()] == ["s.h5"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s.h5"]
 
 
 def test_interrupted_export_hdf5_keeps_the_old_file(frames: Store, tmp_path: Path) -> None:
@@ -232,11 +232,11 @@ def test_npz_folders_are_named_by_part_and_class(frames: Store, tmp_path: Path) 
     assert made.folder == tmp_path / "my-study_default_length_0_sample_rate_1_iou_0"
     assert (made.written, made.kept, made.views) == (24, 0, ("0", "1"))
     assert made.snippets["train"] == {"left": 2, "right": 2, "up": 2}
-    assert sorted(one.name for one in (made.folder / "test" / "left").iterdir()) == [
+    assert sorted(entry.name for entry in (made.folder / "test" / "left").iterdir()) == [
         "000000009_s4_left_0_0.npz",
         "000000009_s4_left_0_1.npz",
     ]
-    assert sorted(one.name for one in tmp_path.iterdir()) == [made.folder.name]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [made.folder.name]
 
 
 def test_npz_folder_name_has_the_fields_of_the_gesture_system(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def two_view_study(folder):
     study = video_study(folder, views=("0", "1"), recordings=("day/a", "b"))
     poses = {}
     for number, view in enumerate(study.catalog.views):
-        poses[view.recording, view.id] = one = gappy(seed=number)
-        store_poses(study.store, view.recording, one, view=view.id, num_persons_found=2)
+        poses[view.recording, view.id] = entry = gappy(seed=number)
+        store_poses(study.store, view.recording, entry, view=view.id, num_persons_found=2)
     return study, poses
 
 

@@ -34,19 +34,19 @@ def trained(tmp_path_factory):
 def test_a_file_is_watched_as_a_camera_is(trained, tmp_path):
     video = write_square_video(tmp_path / "camera.avi", ("right", 0), ("right", 1), ("right", 2))
     heard = []
-    found = predict_live(
+    result = predict_live(
         trained.folder, str(video), length_s=1.2, stride_s=0.4, device="cpu", on_prediction=heard.append
     )
-    assert found.num_frames == 36
-    assert found.num_dropped == 0
-    assert heard == found.predictions
+    assert result.num_frames == 36
+    assert result.num_dropped == 0
+    assert heard == result.predictions
     assert 5 <= len(heard) <= 7
-    assert all(one.offset - one.onset == pytest.approx(1.2) for one in heard)
-    assert all(np.diff([one.offset for one in heard]) >= 0.4 - 1e-6)
-    assert all(one.latency_s > 0 and one.behind_s == 0 for one in heard)
-    assert found.latency(0.5) <= found.latency(0.95)
-    assert found.document()["frames"] == 36
-    assert {one.label for one in heard} <= {"left", "right", "up"}
+    assert all(entry.offset - entry.onset == pytest.approx(1.2) for entry in heard)
+    assert all(np.diff([entry.offset for entry in heard]) >= 0.4 - 1e-6)
+    assert all(entry.latency_s > 0 and entry.behind_s == 0 for entry in heard)
+    assert result.latency(0.5) <= result.latency(0.95)
+    assert result.document()["frames"] == 36
+    assert {entry.label for entry in heard} <= {"left", "right", "up"}
 
 
 def test_it_ends_after_the_seconds_that_are_asked_for(trained, tmp_path):

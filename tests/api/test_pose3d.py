@@ -36,16 +36,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_pose3d_of_a_sample_study(study: Study):
-    found = pose3d(study, "take_000", study.root / "calibration.toml")
+    result = pose3d(study, "take_000", study.root / "calibration.toml")
     time, joints = SampleTruth(study.root).joints_3d("take_000")
     truth = np.stack(
-        [[np.interp(found.time, time, joints[:, joint, axis]) for axis in range(3)] for joint in range(25)]
+        [[np.interp(result.time, time, joints[:, joint, axis]) for axis in range(3)] for joint in range(25)]
     ).transpose(2, 0, 1)
-    assert found.views == ("0", "1", "3")
-    assert found.unit == "m"
-    assert np.nanmedian(np.linalg.norm(found.xyz - truth, axis=-1)) < 0.01
-    assert max(found.view_error.values()) < 1
-    assert found.warnings == ()
+    assert result.views == ("0", "1", "3")
+    assert result.unit == "m"
+    assert np.nanmedian(np.linalg.norm(result.xyz - truth, axis=-1)) < 0.01
+    assert max(result.view_error.values()) < 1
+    assert result.warnings == ()
 
 
 def test_pose3d_writes_and_prints(study: Study, tmp_path: Path):
@@ -63,8 +63,8 @@ def test_pose3d_reports_exchanged_cameras(study: Study, tmp_path: Path):
     (tmp_path / "exchanged.toml").write_text(
         "[" + "\n[".join(exchanged.get(part, part) for part in parts), encoding="utf-8"
     )
-    found = pose3d(study, "take_000", tmp_path / "exchanged.toml", max_error=1e6)
-    assert any("views '0' and '1' fit better with each other's camera" in warning for warning in found.warnings)
+    result = pose3d(study, "take_000", tmp_path / "exchanged.toml", max_error=1e6)
+    assert any("views '0' and '1' fit better with each other's camera" in warning for warning in result.warnings)
 
 
 def test_pose3d_reports_a_wrong_clock(study: Study):

@@ -66,9 +66,9 @@ def test_predict_fusion_pools_weighted_runs_of_one_store(runs, tmp_path, monkeyp
         "actionprep.api.predict.store_of_videos",
         lambda *words, **named: built.append(words) or store_of_videos(*words, **named),
     )
-    found = predict_videos(made.folder, [video], out=tmp_path / "out", **OPTIONS)
+    result = predict_videos(made.folder, [video], out=tmp_path / "out", **OPTIONS)
     product = alone[0].probabilities ** 0.25 * alone[1].probabilities ** 0.75
-    np.testing.assert_allclose(found.timeline.probabilities, product / product.sum(1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(result.timeline.probabilities, product / product.sum(1, keepdims=True), rtol=1e-5)
     assert len(built) == 1
     with open(tmp_path / "out/windows.csv", newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == len(product) > 1
@@ -76,8 +76,8 @@ def test_predict_fusion_pools_weighted_runs_of_one_store(runs, tmp_path, monkeyp
 
 def test_a_recording_is_called_after_its_video_in_all_files(runs, tmp_path):
     video = square_video(tmp_path / "take.7.avi")
-    found = predict_videos(runs[0].folder, [video], out=tmp_path / "out", **OPTIONS)
-    assert found.document()["recording"] == "take.7"
+    result = predict_videos(runs[0].folder, [video], out=tmp_path / "out", **OPTIONS)
+    assert result.document()["recording"] == "take.7"
     for name in ("timeline", "windows", "frames"):
         with open(tmp_path / f"out/{name}.csv", newline="", encoding="utf-8") as file:
             assert {row["recording"] for row in csv.DictReader(file)} == {"take.7"}
@@ -97,8 +97,8 @@ def test_predict_makes_each_video_of_a_one_view_run_a_recording(runs, tmp_path):
     ]
     done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out"), "--device", "cpu", "--json"])
     assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert {one["recording"] for one in found} == {"clip", "a_clip"}
+    result = json.loads(done.stdout)
+    assert {entry["recording"] for entry in result} == {"clip", "a_clip"}
     assert {path.name for path in (tmp_path / "out/run-0").iterdir()} == {"clip", "a_clip", "timeline.csv"}
 
 
@@ -195,7 +195,7 @@ def predict_with(runs, tmp_path, monkeypatch):
 
 
 def spans(document: dict) -> list[tuple[str, float, float]]:
-    return [(one["label"], round(one["onset"], 3), round(one["offset"], 3)) for one in document["segments"]]
+    return [(entry["label"], round(entry["onset"], 3), round(entry["offset"], 3)) for entry in document["segments"]]
 
 
 def test_predict_leaves_out_labels_below_the_threshold(predict_with):
@@ -214,7 +214,7 @@ def test_predict_leaves_out_labels_below_the_threshold(predict_with):
 def test_segments_shorter_than_the_least_length_are_left_out(predict_with):
     wide = ("--threshold", "0.65")
     both, _ = predict_with(*wide)
-    first, second = (one["label"] for one in both["segments"])
+    first, second = (entry["label"] for entry in both["segments"])
     assert spans(both) == [(first, 0.0, 0.9), (second, 1.8, 2.4)]
     shown, folder = predict_with(*wide, "--min-length", "800")
     assert spans(shown) == [(first, 0.0, 0.9)]
@@ -250,7 +250,7 @@ def test_predict_uses_and_prints_thresholds_of_multi_label_tests(tmp_path):
     _, _, mean = before.timeline.pieces()
     above = {label for at, label in enumerate(table.labels) if (mean[:, at] >= thresholds[label]).any()}
     assert (
-        {one["label"] for one in document["segments"]}
+        {entry["label"] for entry in document["segments"]}
         == {row["label"] for row in rows_of(tmp_path / "out/run/new")}
         == above
     )
@@ -275,7 +275,7 @@ def test_predict_batch_continues_after_a_bad_video(runs, tmp_path):
     assert {row["recording"] for row in rows_of(tmp_path / "out/run-0")} == {"good", "later"}
     done = CliRunner().invoke(app, [*words, "--length", "1200", "--json"])
     assert done.exit_code == 1
-    documents = {one["recording"]: one for one in json.loads(done.stdout)}
+    documents = {entry["recording"]: entry for entry in json.loads(done.stdout)}
     assert "error" in documents["bad"]
     assert documents["good"]["windows"] > 0
     assert documents["good"]["windows_without_evidence"] == 0
@@ -304,7 +304,7 @@ def test_predict_recordings_of_a_store(runs, tmp_path):
     names = [Store(runs[0].store).items("lowres")[index].recording for index in (0, 4)]
     done = CliRunner().invoke(app, [*words, *source, "--recording", *names])
     assert done.exit_code == 0, done.output
-    assert [one["recording"] for one in json.loads(done.stdout)] == names
+    assert [entry["recording"] for entry in json.loads(done.stdout)] == names
     expected = predict.predict(runs[0], runs[0].store, recordings=names, window_s=0.6, device="cpu")
     for name, timeline in zip(names, expected, strict=True):
         assert (tmp_path / "out/run-0" / name / "windows.csv").read_text() == timeline.windows_csv()

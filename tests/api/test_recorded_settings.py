@@ -207,7 +207,7 @@ def test_a_stored_input_stays_without_its_files(tmp_path: Path) -> None:
     # A damaged item needs them, and the error names the setting.
     damage(study, "masks/a/0")
     with pytest.raises(UserError, match=r"Ignored masks\.files = (.|\n)*Without it: 'files' is the pattern"):
-        study.repair([one for _, one in Study(study.folder).store.verify() if one is not None])
+        study.repair([entry for _, entry in Study(study.folder).store.verify() if entry is not None])
 
 
 def test_the_users_own_files_are_compared_by_content(tmp_path: Path) -> None:
@@ -240,9 +240,10 @@ def passed_on(trained: Path, folder: Path, stages: dict[str, Any]) -> Path:
         recorded = {name: [{"version": 1, "settings": settings}] for name, settings in stages.items()}
         content["actionprep"]["pipeline"]["stages"] = recorded
         torch.save(content, path)
-    tables = {name: {"repo": one["repo"], "checkpoint": one["checkpoint"]} for name, one in stages.items()}
+    tables = {name: {"repo": entry["repo"], "checkpoint": entry["checkpoint"]} for name, entry in stages.items()}
     text = "".join(
-        f"[{name}]\n" + "".join(f'{key} = "{value}"\n' for key, value in one.items()) for name, one in tables.items()
+        f"[{name}]\n" + "".join(f'{key} = "{value}"\n' for key, value in entry.items())
+        for name, entry in tables.items()
     )
     (run / "actionprep.toml").write_text(f"[study]\n{text}")
     return run

@@ -55,11 +55,11 @@ def test_split_check_finds_copy_and_respelled_subject(videos: Path):
     rows = (*CLEAN, ("e", "Anna ", "test"))
     study = study_of(videos, rows)
     study.build("split", overrides={"split": {"by": "column", "val": 0.0}})
-    found = document(study, "split", "--check")
-    leaks = [(leak["kind"], leak["name"], leak["part"], leak["other"], leak["other_part"]) for leak in found["leaks"]]
+    actual = document(study, "split", "--check")
+    leaks = [(leak["kind"], leak["name"], leak["part"], leak["other"], leak["other_part"]) for leak in actual["leaks"]]
     assert leaks == [("subject", "Anna", "test", "anna", "train"), ("near-duplicate", "b", "train", "e", "test")]
-    assert found["leaks"][0]["detail"] == "two spellings of one name"
-    assert "shifted by 0.5 s, cropped to 8" in found["leaks"][1]["detail"]
+    assert actual["leaks"][0]["detail"] == "two spellings of one name"
+    assert "shifted by 0.5 s, cropped to 8" in actual["leaks"][1]["detail"]
     printed = actionprep(study, "split", "--check")
     assert printed.exit_code == 1
     assert "b (train)" in printed.output

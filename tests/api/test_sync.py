@@ -47,8 +47,8 @@ def study(tmp_path: Path) -> Study:
 
 
 def test_sync_finds_saves_and_applies_offsets(study: Study):
-    found = document(study, "sync", "--signal", "brightness", "--save")
-    [recording] = found["recordings"]
+    actual = document(study, "sync", "--signal", "brightness", "--save")
+    [recording] = actual["recordings"]
     assert Path(recording["image"]).read_bytes()[:4] == b"\x89PNG"
     for row in recording["views"]:
         assert row["sure"]

@@ -49,21 +49,21 @@ def program(name: str) -> Any:
 
 
 def options_of(command: Any) -> set[str]:
-    return {"--help", *(one for option in command.params for one in (*option.opts, *option.secondary_opts))}
+    return {"--help", *(entry for option in command.params for entry in (*option.opts, *option.secondary_opts))}
 
 
 @cache
 def every_option() -> set[str]:
-    found: set[str] = set(OF_OTHER_PROGRAMS)
+    result: set[str] = set(OF_OTHER_PROGRAMS)
     for name in ("actionprep", "actiontrain"):
         group = program(name)
         context = group.context_class(group, info_name=name)
         for word in group.list_commands(context):
             command = command_of(name, word)
-            found |= options_of(command)
+            result |= options_of(command)
             for inner in getattr(command, "commands", {}).values():
-                found |= options_of(inner)
-    return found
+                result |= options_of(inner)
+    return result
 
 
 @cache
@@ -87,7 +87,7 @@ def wrong_in(text: str) -> str | None:
         command = inner[words[1]]
     known = options_of(command)
     given = [word.rstrip(".,;:)").partition("=")[0] for word in words[1:] if word.startswith("--") and word != "--"]
-    wrong = [one for one in given if SLOT not in one and one not in known]
+    wrong = [entry for entry in given if SLOT not in entry and entry not in known]
     return f"{name} {words[0]} has no {', '.join(wrong)}" if wrong else None
 
 
@@ -107,7 +107,7 @@ def strings(path: Path) -> Iterator[tuple[int, str]]:
 
 def commands_in(text: str) -> list[str]:
     flat = " ".join(text.split())
-    return [found["command"] for pattern in (_QUOTED, _PROSE) for found in pattern.finditer(flat)]
+    return [result["command"] for pattern in (_QUOTED, _PROSE) for result in pattern.finditer(flat)]
 
 
 def test_commands_named_in_messages_exist() -> None:
@@ -139,7 +139,7 @@ def test_options_named_in_messages_exist() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_named_in_the_text_of_a_page_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    wrong = [problem for found in _INLINE.finditer(text) if (problem := wrong_in(found["command"])) is not None]
+    wrong = [problem for result in _INLINE.finditer(text) if (problem := wrong_in(result["command"])) is not None]
     assert wrong == []
 
 

@@ -21,10 +21,10 @@ class Example(Settings):
 
 
 def test_settings_become_options_with_defaults_in_the_help() -> None:
-    parameters = {one.name: one for one in settings_parameters(Example, panel="Settings", taken=set())}
+    parameters = {entry.name: entry for entry in settings_parameters(Example, panel="Settings", taken=set())}
     assert list(parameters) == ["sizes", "grid", "filter", "length", "masked"]
-    assert all(one.default is None for one in parameters.values())
-    helps = {name: one.annotation.__metadata__[0].help for name, one in parameters.items()}
+    assert all(entry.default is None for entry in parameters.values())
+    helps = {name: entry.annotation.__metadata__[0].help for name, entry in parameters.items()}
     assert helps["sizes"] == "Short sides. (default: 112 56)"
     assert helps["grid"] == "Height and width. (default: 56 48)"
     assert helps["masked"] == "Keep to the foreground. (default: yes)"

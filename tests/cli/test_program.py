@@ -261,13 +261,13 @@ def test_program_fault_is_a_paragraph_with_the_traceback_file(
         broken()
     assert stopped.value.exit_code == 1
     printed = capsys.readouterr().err
-    found = re.fullmatch(
+    actual = re.fullmatch(
         r"Internal error: ZeroDivisionError: by zero\nThe traceback is in (\S+)\. Please report this error with that file\.",
         printed.strip(),
     )
-    assert found is not None
-    assert "in broken" in Path(found[1]).read_text()
-    Path(found[1]).unlink()
+    assert actual is not None
+    assert "in broken" in Path(actual[1]).read_text()
+    Path(actual[1]).unlink()
     with pytest.raises(ZeroDivisionError):
         broken(debug=True)
 

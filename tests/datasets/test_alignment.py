@@ -24,7 +24,7 @@ def test_views_of_one_trigger_are_aligned():
     result = align({"0": at_rate(60, 2), "1": at_rate(60, 2)}, tolerance=0.001)
     assert result.ok
     assert result.common == pytest.approx((0.0, 2.0))
-    assert [(one.offset, one.dropped, one.max_error) for one in result.views] == [(0.0, 0, 0.0)] * 2
+    assert [(entry.offset, entry.dropped, entry.max_error) for entry in result.views] == [(0.0, 0, 0.0)] * 2
     assert result.views[1].drift == pytest.approx(0.0, abs=1e-6)
 
 
@@ -101,7 +101,7 @@ def recordings_of_views(draw: st.DrawFn) -> Catalog:
 @given(catalog=recordings_of_views(), tolerance=st.sampled_from([0.01, 0.05, 0.2]))
 def test_measure_alignment_of_pairs_is_that_of_align(catalog, tolerance):
     measured = measure_alignment(catalog, tolerance=tolerance)
-    ids = [one.id for one in catalog.views]
+    ids = [entry.id for entry in catalog.views]
     pairs = [(first, second) for at, first in enumerate(ids) for second in ids[at + 1 :]]
     bad = [pair for pair in pairs if not align_recording(catalog, "a", tolerance=tolerance, views=pair).ok]
     assert measured.misaligned == {"a": tuple(bad)}

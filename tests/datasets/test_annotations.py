@@ -35,7 +35,9 @@ def written(tmp_path: Path, text: str, name: str = "labels.csv") -> Path:
 
 
 def checked(*rows: AnnotatedRow, views: tuple[View, ...] = (view("a"),)) -> CheckedSegments:
-    by_recording = {one.recording: [other for other in views if other.recording == one.recording] for one in views}
+    by_recording = {
+        entry.recording: [other for other in views if other.recording == entry.recording] for entry in views
+    }
     return check_segments(
         rows, source="labels.csv", names=RecordingNames.of(by_recording, views), views=by_recording, only=("a", None)
     )

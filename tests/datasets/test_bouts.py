@@ -84,7 +84,7 @@ def test_bout_statistics_equal_counts_of_milliseconds(rows: list[Segment], bin_m
     bouts = clip_bouts(rows, (0.0, 0.25))
     observation = Observation("r", (0.0, 0.25), bouts)
     for bins in (None, bin_ms / 1000):
-        found: dict[str, int] = defaultdict(int)
+        result: dict[str, int] = defaultdict(int)
         for row in bout_statistics([observation], bin_s=bins):
             low, high = round(1000 * row.start), round(1000 * row.stop)
             inside = {ms for ms in covered(list(bouts), row.label) if low <= ms < high}
@@ -97,8 +97,8 @@ def test_bout_statistics_equal_counts_of_milliseconds(rows: list[Segment], bin_m
             if begun:
                 assert row.latency_s == pytest.approx(min(bout.onset for bout in begun) - row.start)
                 assert row.mean_s == pytest.approx(np.mean([bout.offset - bout.onset for bout in begun]))
-            found[row.label] += row.count
-        assert dict(found) == {label: sum(b.label == label for b in bouts) for label in {b.label for b in bouts}}
+            result[row.label] += row.count
+        assert dict(result) == {label: sum(b.label == label for b in bouts) for label in {b.label for b in bouts}}
 
 
 def test_bout_statistics_are_zero_for_labels_of_other_recordings() -> None:

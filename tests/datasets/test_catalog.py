@@ -82,10 +82,10 @@ def test_a_view_that_no_recording_has_is_an_error_even_when_skipping():
 
 
 def test_incomplete_recordings_are_skipped_and_listed_on_request():
-    found = recordings_with_views(a="01", b="0123", c="23").select_views([1, "0"], skip_incomplete=True)
-    assert [(one.recording, one.id) for one in found.views] == [("a", "1"), ("a", "0"), ("b", "1"), ("b", "0")]
-    assert found.skipped == ("c",)
-    assert found.recordings == ("a", "b")
+    result = recordings_with_views(a="01", b="0123", c="23").select_views([1, "0"], skip_incomplete=True)
+    assert [(entry.recording, entry.id) for entry in result.views] == [("a", "1"), ("a", "0"), ("b", "1"), ("b", "0")]
+    assert result.skipped == ("c",)
+    assert result.recordings == ("a", "b")
 
 
 def views_named(*names: str) -> Catalog:
@@ -107,8 +107,8 @@ def views_named(*names: str) -> Catalog:
     ],
 )
 def test_select_views_by_name_number_or_index(names, given, selected):
-    found = views_named(*names.split()).select_views(given.split())
-    assert [one.id for one in found.views] == selected.split()
+    result = views_named(*names.split()).select_views(given.split())
+    assert [entry.id for entry in result.views] == selected.split()
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ def test_an_empty_catalog_reads_back(tmp_path):
 
 def test_a_catalog_reads_back_what_it_writes(tmp_path, full):
     full.write(tmp_path)
-    found = Catalog.read(tmp_path)
-    assert found == full
-    for before, after in zip(full.views, found.views, strict=True):
+    result = Catalog.read(tmp_path)
+    assert result == full
+    for before, after in zip(full.views, result.views, strict=True):
         np.testing.assert_array_equal(before.frame_times, after.frame_times)
 
 

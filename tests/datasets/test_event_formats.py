@@ -130,8 +130,8 @@ def test_boris_aggregated_events_of_joined_files_need_lengths(tmp_path: Path) ->
     views = {"a": (a,), "b": (b,)}
     names = RecordingNames.of(views, (a, b))
     checked = check_segments(read_annotations(path), source="t", names=names, views=views)
-    assert [(one.onset, one.offset) for one in checked.segments["a"]] == [(1.0, 2.0)]
-    assert [(one.onset, one.offset) for one in checked.segments["b"]] == [(2.0, 3.5)]
+    assert [(segment.onset, segment.offset) for segment in checked.segments["a"]] == [(1.0, 2.0)]
+    assert [(segment.onset, segment.offset) for segment in checked.segments["b"]] == [(2.0, 3.5)]
     only_b = RecordingNames.of(["b"], [b])
     checked = check_segments(read_annotations(path), source="t", names=only_b, views={"b": (b,)})
     assert not checked.segments
@@ -150,7 +150,9 @@ def test_point_events_get_a_length_or_are_counted(tmp_path: Path) -> None:
         map(str, checked.findings)
     )
     checked = check_segments(rows, source="study.boris", names=names, views={"a": (a,)}, point_length_s=0.5)
-    assert [(one.onset, one.offset) for one in checked.segments["a"] if one.label == "poke"] == [(5.0, 5.5)]
+    assert [(segment.onset, segment.offset) for segment in checked.segments["a"] if segment.label == "poke"] == [
+        (5.0, 5.5)
+    ]
 
 
 def test_boris_workbook(tmp_path: Path) -> None:
@@ -288,11 +290,11 @@ def test_datavyu_long_and_wide(tmp_path: Path) -> None:
 )
 def test_bento_times(tmp_path: Path, row: str, times: tuple[float, float]) -> None:
     text = f"Bento annotation file\nMovie file(s): C:\\my data\\a.mp4 b.seq\nAnnotation framerate: 30.0\n\nCh1-----\n>dig\nStart Stop Duration\n{row}\n"
-    (found,) = read_annotations(write(tmp_path, "x.annot", text))
-    assert isinstance(found, AnnotatedRow)
-    assert (found.onset, found.offset) == pytest.approx(times, abs=1e-5)
-    assert (found.recording, found.label, found.layer) == ("C:\\my data\\a.mp4", "dig", "Ch1")
-    assert [name for name, _ in found.alternatives] == ["b.seq", "x"]
+    (result,) = read_annotations(write(tmp_path, "x.annot", text))
+    assert isinstance(result, AnnotatedRow)
+    assert (result.onset, result.offset) == pytest.approx(times, abs=1e-5)
+    assert (result.recording, result.label, result.layer) == ("C:\\my data\\a.mp4", "dig", "Ch1")
+    assert [name for name, _ in result.alternatives] == ["b.seq", "x"]
 
 
 def test_bento_without_a_frame_rate_is_refused(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ def names_at(table: SnippetTable, times: list[float], recording: int = 0) -> lis
     """Return the labels at each time, or None where they are unknown."""
     target, known = FrameLabels.of(table).at(recording, np.array(times))
     return [
-        {table.labels[code] for code in np.flatnonzero(row)} if one else None
-        for row, one in zip(target, known, strict=True)
+        {table.labels[code] for code in np.flatnonzero(row)} if entry else None
+        for row, entry in zip(target, known, strict=True)
     ]
 
 
@@ -42,49 +42,49 @@ def test_segments_that_touch_leave_no_gap_however_their_edge_is_rounded():
 
 
 def test_frame_labels_of_gaps_are_background_or_negatives():
-    found = annotated(Segment(0.0, 1.0, "wave"), Segment(2.0, 3.0, "clap"))
-    assert names_at(make_snippets(found, length_s=1.0), [1.5, 9.0]) == [None, None]
-    rest = make_snippets(found, LabelRule(background="rest"), length_s=1.0)
+    result = annotated(Segment(0.0, 1.0, "wave"), Segment(2.0, 3.0, "clap"))
+    assert names_at(make_snippets(result, length_s=1.0), [1.5, 9.0]) == [None, None]
+    rest = make_snippets(result, LabelRule(background="rest"), length_s=1.0)
     assert names_at(rest, [0.5, 1.5, 2.5, 9.0]) == [{"wave"}, {"rest"}, {"clap"}, {"rest"}]
-    assert names_at(make_snippets(found, LabelRule(multi_label=True), length_s=1.0), [0.5, 1.5]) == [{"wave"}, set()]
+    assert names_at(make_snippets(result, LabelRule(multi_label=True), length_s=1.0), [0.5, 1.5]) == [{"wave"}, set()]
 
 
 def test_of_segments_that_overlap_the_shortest_wins_or_all_hold():
-    found = annotated(Segment(0.0, 4.0, "walk"), Segment(1.0, 2.0, "wave"), Segment(3.0, 3.5, "clap"))
-    assert names_at(make_snippets(found, length_s=1.0), [0.5, 1.5, 2.5, 3.2]) == [
+    result = annotated(Segment(0.0, 4.0, "walk"), Segment(1.0, 2.0, "wave"), Segment(3.0, 3.5, "clap"))
+    assert names_at(make_snippets(result, length_s=1.0), [0.5, 1.5, 2.5, 3.2]) == [
         {"walk"},
         {"wave"},
         {"walk"},
         {"clap"},
     ]
-    several = make_snippets(found, LabelRule(multi_label=True), length_s=1.0)
+    several = make_snippets(result, LabelRule(multi_label=True), length_s=1.0)
     assert names_at(several, [0.5, 1.5]) == [{"walk"}, {"walk", "wave"}]
 
 
 def test_excluded_layer_has_unknown_frame_labels():
-    found = annotated(Segment(0.0, 4.0, "wave"), Segment(1.0, 2.0, "advert", "NA"))
+    result = annotated(Segment(0.0, 4.0, "wave"), Segment(1.0, 2.0, "advert", "NA"))
     for rule in (LabelRule(background="rest"), LabelRule(multi_label=True)):
-        table = make_snippets(found, rule, length_s=1.0, exclude_layers=["NA"])
+        table = make_snippets(result, rule, length_s=1.0, exclude_layers=["NA"])
         assert names_at(table, [0.5, 1.0, 1.5, 2.0]) == [{"wave"}, None, None, {"wave"}]
 
 
 def test_frame_labels_skip_excluded_labels_and_short_segments():
-    found = annotated(Segment(0.0, 1.0, "wave"), Segment(1.0, 1.1, "wave"), Segment(2.0, 3.0, "clap"))
-    table = make_snippets(found, LabelRule(background="rest"), length_s=1.0, min_segment_s=0.5, labels=["wave"])
+    result = annotated(Segment(0.0, 1.0, "wave"), Segment(1.0, 1.1, "wave"), Segment(2.0, 3.0, "clap"))
+    table = make_snippets(result, LabelRule(background="rest"), length_s=1.0, min_segment_s=0.5, labels=["wave"])
     assert names_at(table, [0.5, 1.05, 2.5]) == [{"wave"}, {"rest"}, {"rest"}]
 
 
 def test_a_recording_labeled_whole_has_its_label_at_every_instant():
-    found = catalog(Recording("a", label="wave"), Recording("b", label="clap"), seconds=2.4)
-    table = make_snippets(found, length_s=1.0)
+    result = catalog(Recording("a", label="wave"), Recording("b", label="clap"), seconds=2.4)
+    table = make_snippets(result, length_s=1.0)
     times = np.linspace(0, 2.4, 100, endpoint=False).tolist()
     assert names_at(table, times) == [{"wave"}] * 100
     assert names_at(table, times, recording=1) == [{"clap"}] * 100
 
 
 def test_a_table_read_back_from_a_store_knows_the_same_labels(tmp_path):
-    found = annotated(Segment(0.0, 2.0, "wave"), Segment(1.0, 2.0, "advert", "NA"), Segment(4.0, 7.0, "clap"))
-    table = make_snippets(found, LabelRule(background="rest"), length_s=1.0, exclude_layers=["NA"])
+    result = annotated(Segment(0.0, 2.0, "wave"), Segment(1.0, 2.0, "advert", "NA"), Segment(4.0, 7.0, "clap"))
+    table = make_snippets(result, LabelRule(background="rest"), length_s=1.0, exclude_layers=["NA"])
     store = Store(tmp_path / "store", create=True)
     with store.write("snippets", "default", fingerprint="x", provenance={"stage": "snippets", "inputs": {}}) as item:
         write_snippets(table, item)
@@ -123,16 +123,16 @@ def cases(draw):
 def test_labels_at_instants_equal_those_counted_tick_by_tick(case):
     tick, size = case["tick"], 32
     # X is a separate layer, which is left out. Onsets are sums of floats, as in annotations.
-    found = [
+    result = [
         Segment(float(first * tick), sum([float(tick)] * last), label, "NA" if label == "X" else "")
         for first, last, label in case["segments"]
     ]
-    if all(one.layer for one in found):
+    if all(entry.layer for entry in result):
         return
     seconds = float(size * tick)
-    study = Catalog((Recording("a"),), (view("a", seconds=seconds, fps=float(1 / tick)),), {"a": tuple(found)})
+    study = Catalog((Recording("a"),), (view("a", seconds=seconds, fps=float(1 / tick)),), {"a": tuple(result)})
     rule = LabelRule(multi_label=case["several"], background=case["background"])
-    excluded = ["NA"] if any(one.layer for one in found) else []
+    excluded = ["NA"] if any(entry.layer for entry in result) else []
     table = make_snippets(study, rule, length_s=seconds / 2, exclude_layers=excluded)
 
     for number in range(size):

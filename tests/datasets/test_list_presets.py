@@ -328,7 +328,7 @@ def test_several_labels_of_a_clip_are_segments(tmp_path):
     report = scan(folder, probe=FakeProbe())
     both = (Segment(0.0, 2.0, "wave"), Segment(0.0, 2.0, "clap"))
     assert set(report.catalog.segments["test/v/0"]) == set(both)
-    assert [(one.id, one.label, one.split) for one in report.catalog.recordings] == [
+    assert [(entry.id, entry.label, entry.split) for entry in report.catalog.recordings] == [
         ("test/v/0", None, "test"),
         ("test/v/1", "wave", "test"),
     ]
@@ -446,5 +446,7 @@ def test_file_names_of_data_sets(tmp_path):
     fake_video(tmp_path / "utd/a27_s8_t4_color.avi")
     fake_video(tmp_path / "utd/other.avi")
     report = scan(new_study(tmp_path, layout="views", videos="utd", pattern="utd-mhad"), probe=FakeProbe())
-    assert [(one.id, one.label, one.subject) for one in report.catalog.recordings] == [("a27_s8_t4", "a27", "s8")]
+    assert [(entry.id, entry.label, entry.subject) for entry in report.catalog.recordings] == [
+        ("a27_s8_t4", "a27", "s8")
+    ]
     assert "file not used: utd/other.avi: does not match the pattern 'utd-mhad'" in map(str, report.findings)

@@ -29,16 +29,16 @@ def by_counting(
     inside = set(range(*window))
     own = [set(range(*interval)) for interval, name in segments if name == label]
     coverage = Fraction(len(inside & set().union(*own)), len(inside))
-    iou = max((Fraction(len(inside & one), len(inside | one)) for one in own), default=Fraction(0))
-    share = max((Fraction(len(inside & one), len(one)) for one in own), default=Fraction(0))
+    iou = max((Fraction(len(inside & entry), len(inside | entry)) for entry in own), default=Fraction(0))
+    share = max((Fraction(len(inside & entry), len(entry)) for entry in own), default=Fraction(0))
     return coverage, iou, share
 
 
 def test_window_inside_a_long_action_is_positive():
-    [found] = overlaps((2.0, 3.0), [Segment(0.0, 10.0, "wave")])
-    assert found.coverage == 1.0
-    assert found.iou == pytest.approx(0.1)
-    assert found.segment_share == pytest.approx(0.1)
+    [result] = overlaps((2.0, 3.0), [Segment(0.0, 10.0, "wave")])
+    assert result.coverage == 1.0
+    assert result.iou == pytest.approx(0.1)
+    assert result.segment_share == pytest.approx(0.1)
 
 
 def test_touching_is_not_overlapping():
@@ -46,21 +46,23 @@ def test_touching_is_not_overlapping():
 
 
 def test_an_instant_that_two_annotators_marked_counts_once():
-    [found] = overlaps((0.0, 1.0), [Segment(0.0, 0.4, "wave", annotator="x"), Segment(0.0, 0.4, "wave", annotator="y")])
-    assert found.coverage == pytest.approx(0.4)
+    [result] = overlaps(
+        (0.0, 1.0), [Segment(0.0, 0.4, "wave", annotator="x"), Segment(0.0, 0.4, "wave", annotator="y")]
+    )
+    assert result.coverage == pytest.approx(0.4)
 
 
 def test_the_label_with_most_coverage_comes_first():
-    found = overlaps((0.0, 1.0), [Segment(0.0, 0.3, "a"), Segment(0.3, 1.0, "b"), Segment(0.0, 0.3, "c")])
-    assert [one.label for one in found] == ["b", "a", "c"]
+    result = overlaps((0.0, 1.0), [Segment(0.0, 0.3, "a"), Segment(0.3, 1.0, "b"), Segment(0.0, 0.3, "c")])
+    assert [entry.label for entry in result] == ["b", "a", "c"]
 
 
 @given(window=intervals_ms(), segments=segment_lists)
 def test_one_window_equals_counting_instants(window, segments):
-    found = overlaps(
+    result = overlaps(
         (window[0] / 1000, window[1] / 1000), [Segment(a / 1000, b / 1000, label) for (a, b), label in segments]
     )
-    by_label = {one.label: (one.coverage, one.iou, one.segment_share) for one in found}
+    by_label = {entry.label: (entry.coverage, entry.iou, entry.segment_share) for entry in result}
     for label in "abc":
         expected = by_counting(window, segments, label)
         assert by_label.get(label, (0, 0, 0)) == pytest.approx([float(value) for value in expected], abs=1e-9)

@@ -254,7 +254,7 @@ def test_scan_writes_all_findings_with_lines(clips):
 def test_scan_reports_labels_that_differ_in_case_or_spaces(tmp_path):
     for name in ("Walk/1", "walk/2", "side step/3", "sidestep/4", "run/5", "run/6"):
         fake_video(tmp_path / "videos" / f"{name}.mp4")
-    similar = [one.message for one in scanned(new_study(tmp_path)).findings if one.kind == "similar labels"]
+    similar = [entry.message for entry in scanned(new_study(tmp_path)).findings if entry.kind == "similar labels"]
     assert similar == [
         "classes 'Walk' (1), 'walk' (1) differ in case or spaces only; they are kept apart",
         "classes 'side step' (1), 'sidestep' (1) differ in case or spaces only; they are kept apart",
@@ -329,7 +329,7 @@ def test_names_that_are_not_text_are_reported(clips):
         fake_video(path)
     report = scanned(clips)
     assert [recording.id for recording in report.catalog.recordings] == ["clap/c", "clap/d", "wave/a", "wave/b"]
-    reported = [str(one) for one in Catalog.read(clips.catalog).findings]
+    reported = [str(entry) for entry in Catalog.read(clips.catalog).findings]
     assert reported == [
         rf"file not used: videos/caf\xe9: {NOT_TEXT}",
         rf"file not used: videos/wave/lat\xe9in.mp4: {NOT_TEXT}",
@@ -341,7 +341,7 @@ def test_names_that_are_not_text_among_matches(tmp_path):
         fake_video(tmp_path / os.fsdecode(name))
     report = scanned(new_study(tmp_path, layout="views", pattern="{recording}/cam{view}.mp4"))
     assert [(view.recording, view.id) for view in report.catalog.views] == [("s1", "0")]
-    assert [one.where for one in Catalog.read(tmp_path / "catalog").findings if one.kind == "file not used"] == [
+    assert [entry.where for entry in Catalog.read(tmp_path / "catalog").findings if entry.kind == "file not used"] == [
         r"videos/s1/cam\xff.mp4"
     ]
 

@@ -244,8 +244,8 @@ def test_labels_equal_exact_fractions(case):
             own = [set(range(a, min(b, 100))) for a, b, label in case["segments"] if label == name and a < 100]
             overlaps[name] = {
                 "coverage": Fraction(len(inside & set().union(*own)), len(inside)),
-                "iou": max((Fraction(len(inside & one), len(inside | one)) for one in own), default=Fraction(0)),
-                "segment": max((Fraction(len(inside & one), len(one)) for one in own), default=Fraction(0)),
+                "iou": max((Fraction(len(inside & entry), len(inside | entry)) for entry in own), default=Fraction(0)),
+                "segment": max((Fraction(len(inside & entry), len(entry)) for entry in own), default=Fraction(0)),
             }
         passing = [
             name

@@ -84,11 +84,11 @@ def test_choose_parts_uses_named_subjects_and_splits_off_val(store):
 
 def test_leaving_one_subject_out_tests_every_subject_once(store):
     table = read_table(store, "default")
-    found = choose_folds(table, SplitChoice(val_share=0.0), by="subject")
-    tested = np.concatenate([parts.split.test for parts in found])
-    assert len(found) == 5
+    result = choose_folds(table, SplitChoice(val_share=0.0), by="subject")
+    tested = np.concatenate([parts.split.test for parts in result])
+    assert len(result) == 5
     assert sorted(tested.tolist()) == list(range(15))
-    assert found[1].why == "testing on subject 2"
+    assert result[1].why == "testing on subject 2"
 
 
 def test_split_description_lists_the_parts(store):
@@ -154,7 +154,7 @@ def test_split_rejects_a_train_part_with_one_class(store):
         "A classifier needs at least two classes to train on, but the train part has only the class 'left' (4 snippets); "
         "no part has right, up."
     )
-    up = np.flatnonzero([one.endswith("up_0") for one in table.recordings])
+    up = np.flatnonzero([recording.endswith("up_0") for recording in table.recordings])
     with pytest.raises(UserError, match=r"the class 'left' \(4 snippets\); val has up; no part has right\."):
         check_train(table, replace(parts.split, val=up))
     more = choose_parts(store, table, SplitChoice(train=(*lefts, "s1_up_0"), test=("s5_left_0",), **by_recording))

@@ -195,7 +195,7 @@ def test_metadata_of_folders_behind_links_is_repaired(store: Store, tmp_path: Pa
     (far / "zarr.json").write_text("{")
     (far / "b/zarr.json").unlink()
     damage = [damage for _, damage in store.verify() if damage is not None]
-    assert [one.place for one in damage] == ["tracks/zarr.json", "tracks/b/zarr.json"]
+    assert [entry.place for entry in damage] == ["tracks/zarr.json", "tracks/b/zarr.json"]
     store.repair_folders(damage)
     assert snapshot(far) == before
 
@@ -207,7 +207,7 @@ def test_folders_of_another_store_are_not_repaired(store: Store, tmp_path: Path)
     (store.path / "pose").symlink_to(other.path / "pose")
     before = snapshot(other.path)
     damage = [damage for _, damage in store.verify() if damage is not None]
-    assert [one.place for one in damage] == ["pose/zarr.json"]
+    assert [entry.place for entry in damage] == ["pose/zarr.json"]
     with pytest.raises(
         UserError, match=r"The place of pose/zarr.json in .* in another store, .*other/store. Nothing is"
     ):

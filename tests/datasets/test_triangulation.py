@@ -37,39 +37,39 @@ def seen(points: np.ndarray) -> np.ndarray:
 
 
 def test_triangulate_exact_pixels(points: np.ndarray):
-    found = triangulate(CAMERAS, seen(points), np.ones((4, 40)))
-    assert np.abs(found.xyz - points).max() < 1e-6
-    assert found.error.max() < 1e-4
-    assert found.used.all()
+    result = triangulate(CAMERAS, seen(points), np.ones((4, 40)))
+    assert np.abs(result.xyz - points).max() < 1e-6
+    assert result.error.max() < 1e-4
+    assert result.used.all()
 
 
 def test_triangulate_leaves_out_a_wrong_view(points: np.ndarray):
     xy = seen(points)
     xy[2, :10] += [150, -80]
-    found = triangulate(CAMERAS, xy, np.ones((4, 40)))
-    assert not found.used[2, :10].any()
-    assert found.used[:, 10:].all()
-    assert np.abs(found.xyz - points).max() < 1e-6
+    result = triangulate(CAMERAS, xy, np.ones((4, 40)))
+    assert not result.used[2, :10].any()
+    assert result.used[:, 10:].all()
+    assert np.abs(result.xyz - points).max() < 1e-6
 
 
 def test_triangulate_needs_two_views(points: np.ndarray):
     weight = np.ones((4, 40))
     weight[1:, :5] = 0
     weight[2:, 5:9] = 0
-    found = triangulate(CAMERAS, seen(points), weight)
-    assert np.isnan(found.xyz[:5]).all()
-    assert np.isnan(found.error[:5]).all()
-    assert not found.used[:, :5].any()
-    assert np.abs(found.xyz[5:] - points[5:]).max() < 1e-6
+    result = triangulate(CAMERAS, seen(points), weight)
+    assert np.isnan(result.xyz[:5]).all()
+    assert np.isnan(result.error[:5]).all()
+    assert not result.used[:, :5].any()
+    assert np.abs(result.xyz[5:] - points[5:]).max() < 1e-6
 
 
 def test_triangulate_error_is_the_distance_in_pixels(points: np.ndarray):
     rng = np.random.default_rng(1)
     xy = seen(points) + rng.normal(0, 2, (4, 40, 2))
-    found = triangulate(CAMERAS, xy, np.ones((4, 40)))
-    distance = [np.linalg.norm(camera.project(found.xyz) - xy[k], axis=-1) for k, camera in enumerate(CAMERAS)]
-    assert found.error == pytest.approx(np.mean(distance, axis=0))
-    assert np.linalg.norm(found.xyz - points, axis=1).mean() < 0.02
+    result = triangulate(CAMERAS, xy, np.ones((4, 40)))
+    distance = [np.linalg.norm(camera.project(result.xyz) - xy[k], axis=-1) for k, camera in enumerate(CAMERAS)]
+    assert result.error == pytest.approx(np.mean(distance, axis=0))
+    assert np.linalg.norm(result.xyz - points, axis=1).mean() < 0.02
 
 
 def test_epipolar_distances_of_partners_and_of_others(points: np.ndarray):

@@ -61,7 +61,7 @@ def test_text_that_is_named_like_a_video_is_known_by_its_first_bytes(tmp_path, c
 def test_folders_of_splits_above_the_classes(tmp_path):
     fake_video(tmp_path / "videos/train/wave/a.mp4")
     fake_video(tmp_path / "videos/Validation/wave/b.mp4")
-    assert {one.id: (one.label, one.split) for one in discovered(tmp_path).recordings} == {
+    assert {entry.id: (entry.label, entry.split) for entry in discovered(tmp_path).recordings} == {
         "train/wave/a": ("wave", "train"),
         "Validation/wave/b": ("wave", "val"),
     }
@@ -156,20 +156,20 @@ def test_a_text_in_a_folder_of_annotations_is_reported(tmp_path):
 def test_a_video_outside_of_class_folders_has_no_label(tmp_path):
     fake_video(tmp_path / "videos/a.mp4")
     fake_video(tmp_path / "videos/wave/b.mp4")
-    assert [one.label for one in discovered(tmp_path).recordings] == [None, "wave"]
+    assert [entry.label for entry in discovered(tmp_path).recordings] == [None, "wave"]
 
 
 def test_what_we_made_is_not_taken_for_a_recording(tmp_path):
     fake_video(tmp_path / "wave/a.mp4")
     fake_video(tmp_path / "runs/one/prediction.mp4")
     fake_video(tmp_path / "store/x/y.mp4")
-    assert [one.id for one in discovered(tmp_path, videos=".").recordings] == ["wave/a"]
+    assert [entry.id for entry in discovered(tmp_path, videos=".").recordings] == ["wave/a"]
 
 
 def test_a_link_to_a_folder_above_ends(tmp_path):
     fake_video(tmp_path / "videos/wave/a.mp4")
     (tmp_path / "videos/wave/again").symlink_to(tmp_path / "videos")
-    assert [one.id for one in discovered(tmp_path).recordings] == ["wave/a"]
+    assert [entry.id for entry in discovered(tmp_path).recordings] == ["wave/a"]
 
 
 def test_discovery_without_videos_names_the_pattern_and_folder(tmp_path):
@@ -347,7 +347,7 @@ def test_table_paths_of_other_machines(tmp_path, names):
         fake_video(tmp_path / file)
     (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{name},x\n" for name in names))
     discovery = discovered(tmp_path, layout="csv", videos=".", csv="t.csv")
-    assert {(one.recording, Path(one.path).name) for one in discovery.views} == {
+    assert {(entry.recording, Path(entry.path).name) for entry in discovery.views} == {
         (file.rsplit(".", 1)[0], Path(file).name) for file in files
     }
     assert not discovery.findings
@@ -364,7 +364,7 @@ def test_table_paths_that_shorten_to_one_file(tmp_path):
         f"'/d/siteA/a.mp4' and '/d/siteB/a.mp4' both look like {tmp_path}/videos/a.mp4; a path that is exact is used"
     )
     (tmp_path / "t.csv").write_text("path,label\nsiteB/a.mp4,y\nb.mp4,x\n")
-    assert [one.id for one in discovered(tmp_path, layout="csv", csv="t.csv").recordings] == ["b"]
+    assert [entry.id for entry in discovered(tmp_path, layout="csv", csv="t.csv").recordings] == ["b"]
 
 
 def test_names_in_other_unicode_forms(tmp_path):

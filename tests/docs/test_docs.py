@@ -177,10 +177,10 @@ def test_the_three_lines_of_the_mission_stand_in_the_readme_word_for_word() -> N
 def test_links_lead_somewhere(page: Path) -> None:
     for target in links(page):
         file, _, anchor = target.partition("#")
-        found = (page.parent / file) if file else page
-        assert found.exists(), f"{page.name} links to {target}"
+        result = (page.parent / file) if file else page
+        assert result.exists(), f"{page.name} links to {target}"
         if anchor:
-            assert anchor in anchors(found), f"{page.name} links to {target}"
+            assert anchor in anchors(result), f"{page.name} links to {target}"
 
 
 def test_tables_made_from_the_program_are_current() -> None:
@@ -221,9 +221,9 @@ def check_arrays(store: Store, product: str, *, instead: set[str]) -> None:
 
     rows = {row[0]: row for row in rows_under(STORE, f"### {product}") if row[0] not in instead}
     item = zarr.open_group(store.url, mode="r")[store.items(product)[0].path]
-    found = {re.sub(r"_\d+$", "_<size>", name): array for name, array in item.arrays()}
-    assert set(found) == set(rows)
-    for name, array in found.items():
+    result = {re.sub(r"_\d+$", "_<size>", name): array for name, array in item.arrays()}
+    assert set(result) == set(rows)
+    for name, array in result.items():
         _, axes, kind, unit, chunk, _ = rows[name]
         assert ", ".join(array.metadata.dimension_names) == axes, name
         assert str(array.dtype) == kind, name

@@ -127,8 +127,8 @@ def test_join_parts_puts_a_stray_time_stamp_back() -> None:
 
 
 def test_join_parts_without_decode_times_finds_falls() -> None:
-    one, _ = stored(40, 40, 0, b_frames=2)
-    pts = np.r_[one, one]
+    entry, _ = stored(40, 40, 0, b_frames=2)
+    pts = np.r_[entry, entry]
     derived = np.r_[np.arange(40), np.arange(40)] * 40
     times, jumps = joined_times(pts, derived, time_base=MS, dts_stored=False)
     assert times == (40 + np.arange(80) * 40).tolist()

@@ -106,16 +106,16 @@ def track(settings: TracksSettings, num_frames: int, queries: np.ndarray, *, bot
 def test_cotracker_returns_frame_pixels_in_both_directions(repo, kind, num_frames):
     seed = num_frames // 2
     queries = np.array([[seed, 100.0, 50.0], [seed, 20.5, 180.25]])
-    found = track(settings_for(kind, repo), num_frames, queries)
+    result = track(settings_for(kind, repo), num_frames, queries)
     away = np.abs(np.arange(num_frames) - seed)[:, None, None]
     velocity = np.array([2 * 255 / 511, -1 * 191 / 383])
-    assert np.allclose(found.xy, queries[None, :, 1:] + away * velocity, atol=1e-3)
+    assert np.allclose(result.xy, queries[None, :, 1:] + away * velocity, atol=1e-3)
     visibility = np.where(away[..., 0] == 0, 1, 0.97 - 0.01 * away[..., 0])
-    assert np.allclose(found.visibility, visibility, atol=1e-6)
+    assert np.allclose(result.visibility, visibility, atol=1e-6)
     confidence = 1.0 if kind == "cotracker2" else 0.75
-    assert np.allclose(found.confidence, np.where(away[..., 0] == 0, 1, confidence))
-    assert found.xy.dtype == found.visibility.dtype == found.confidence.dtype == np.float32
-    assert found.xy.shape == (num_frames, 2, 2)
+    assert np.allclose(result.confidence, np.where(away[..., 0] == 0, 1, confidence))
+    assert result.xy.dtype == result.visibility.dtype == result.confidence.dtype == np.float32
+    assert result.xy.shape == (num_frames, 2, 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -133,12 +133,12 @@ def test_cotracker_tracks_frames_one_pixel_wide_or_high(repo, kind, height, widt
 @pytest.mark.parametrize("kind", KINDS)
 def test_forward_only_says_nothing_of_the_frames_before(repo, kind):
     queries = np.array([[4, 100.0, 50.0], [6, 30.0, 60.0]])
-    found = track(settings_for(kind, repo), 12, queries, both_ways=False)
-    assert (found.xy[:4, 0] == (100, 50)).all()
-    assert (found.visibility[:4, 0] == 0).all()
-    assert (found.visibility[:6, 1] == 0).all()
-    assert np.allclose(found.xy[11, :, 0], [100 + 7 * 2 * 255 / 511, 30 + 5 * 2 * 255 / 511], atol=1e-3)
-    assert found.visibility[[4, 6], [0, 1]].tolist() == [1, 1]
+    result = track(settings_for(kind, repo), 12, queries, both_ways=False)
+    assert (result.xy[:4, 0] == (100, 50)).all()
+    assert (result.visibility[:4, 0] == 0).all()
+    assert (result.visibility[:6, 1] == 0).all()
+    assert np.allclose(result.xy[11, :, 0], [100 + 7 * 2 * 255 / 511, 30 + 5 * 2 * 255 / 511], atol=1e-3)
+    assert result.visibility[[4, 6], [0, 1]].tolist() == [1, 1]
 
 
 def test_a_grid_of_support_points_is_tracked_along(repo):
@@ -261,8 +261,8 @@ def test_what_lies_in_the_hub_folder_is_used_without_asking(repo, offline):
     torch.save({"model": {"velocity": torch.ones(2)}}, offline / "checkpoints" / "cotracker2.pth")
     settings = TracksSettings(tracker="cotracker2", device="cpu")
     assert TRACKERS.find("cotracker2").is_available(settings)
-    found = track(settings, 9, np.array([[0, 10, 10]]))
-    assert found.xy[8, 0, 0] == pytest.approx(10 + 8 * 255 / 511, abs=1e-3)
+    result = track(settings, 9, np.array([[0, 10, 10]]))
+    assert result.xy[8, 0, 0] == pytest.approx(10 + 8 * 255 / 511, abs=1e-3)
 
 
 class Evil:

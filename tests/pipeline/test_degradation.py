@@ -72,8 +72,8 @@ DEGRADED = {"blur": 1.0, "blur_kernel": "random", "noise": 4.0, "jpeg": 60, "see
 def test_lowres_degrades_the_same_in_any_blocks(tmp_path):
     whole = stored(tmp_path / "a", [slice(0, 6)], **DEGRADED)
     parts = stored(tmp_path / "b", [slice(0, 1), slice(1, 6)], **DEGRADED)
-    for one, other in zip(whole, parts, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for entry, other in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(entry, other)
     assert not np.array_equal(whole[0], stored(tmp_path / "c", [slice(0, 6)], **{**DEGRADED, "seed": 4})[0])
     assert not np.array_equal(whole[0], stored(tmp_path / "d", [slice(0, 6)])[0])
 

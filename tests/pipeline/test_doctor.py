@@ -19,13 +19,13 @@ from actionprep.pipeline.pose_backends import mediapipe, mmpose
 def bare(monkeypatch, tmp_path):
     """Simulate a machine without internet and pose backends, unless a test adds them."""
     have: set[str] = set()
-    found = importlib.util.find_spec
+    actual = importlib.util.find_spec
     hidden = ("mmpose", "mmengine", "mmcv", "xtcocotools", "transformers")
 
     def find(name, *package):
         if name in hidden:
-            return found("json") if name in have else None
-        return found(name, *package)
+            return actual("json") if name in have else None
+        return actual(name, *package)
 
     monkeypatch.setattr(doctor.importlib.util, "find_spec", find)
     monkeypatch.setenv("ACTIONPREP_MEDIAPIPE", str(tmp_path / "mediapipe"))
@@ -45,23 +45,23 @@ def give_mediapipe(tmp_path):
 
 
 def poses():
-    return {one.name: one for one in doctor._pose_backends()}
+    return {entry.name: entry for entry in doctor._pose_backends()}
 
 
 def test_a_bare_machine_is_told_the_one_command_for_each_backend(bare):
-    found = poses()
-    assert [one.state for one in found.values()] == [*["missing"] * 5, "ready"]
-    assert found["pose mediapipe"].remedy == "actionprep doctor --install mediapipe (about 1 GB, once)"
-    assert found["pose mmpose"].remedy == (
+    actual = poses()
+    assert [entry.state for entry in actual.values()] == [*["missing"] * 5, "ready"]
+    assert actual["pose mediapipe"].remedy == "actionprep doctor --install mediapipe (about 1 GB, once)"
+    assert actual["pose mmpose"].remedy == (
         "mmpose, mmengine, mmcv, xtcocotools not installed: actionprep doctor --install mmpose"
     )
-    assert found["pose vitpose"].remedy == "pip install 'actionprep[hf]'"
+    assert actual["pose vitpose"].remedy == "pip install 'actionprep[hf]'"
 
 
 def test_what_is_installed_is_ready(bare, tmp_path):
     give_mediapipe(tmp_path)
     bare |= {"mmpose", "mmengine", "mmcv", "xtcocotools", "transformers"}
-    assert {one.state for one in poses().values()} == {"ready"}
+    assert {entry.state for entry in poses().values()} == {"ready"}
 
 
 def test_new_study_uses_mediapipe_without_internet_access(bare, tmp_path):

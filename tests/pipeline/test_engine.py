@@ -250,12 +250,12 @@ def test_verify_repair_makes_just_the_damaged_item_anew(study: Study) -> None:
     content[len(content) // 2] ^= 1
     chunk.write_bytes(content)
     study.store._readers.clear()
-    damage = [one for _, one in study.store.verify() if one is not None]
-    assert [one.key.path for one in damage] == ["masks/left/clip_1/0"]
+    damage = [each for _, each in study.store.verify() if each is not None]
+    assert [each.key.path for each in damage] == ["masks/left/clip_1/0"]
     report = study.repair(damage)
     assert [key.path for key in report.built] == ["masks/left/clip_1/0"]
     assert study.store.digest() == before
-    assert all(one is None for _, one in study.store.verify())
+    assert all(each is None for _, each in study.store.verify())
 
 
 KILLS = int(os.environ.get("ACTIONPREP_KILLS", "3"))

@@ -39,7 +39,7 @@ def test_stored_volumes_are_those_that_rendering_gives(tmp_path, monkeypatch, ch
     assert item["volume"].axes == axes
     poses = study.poses("a", view=0)
     settings = HeatmapsSettings(size=(20, 24), **changes)
-    points, score = (torch.from_numpy(one).movedim(1, 0)[None] for one in (poses.keypoints, poses.score))
+    points, score = (torch.from_numpy(entry).movedim(1, 0)[None] for entry in (poses.keypoints, poses.score))
     expected = render(points, score, "coco17", settings, image_size=poses.image_size)[0].movedim(-3, 0).numpy()
     assert np.abs(item["volume"][:] * item.attributes["scale"] - expected).max() <= 0.5 / 255 + 1e-6
     assert len(item.attributes["channels"]) == expected.shape[-3]

@@ -99,16 +99,16 @@ def test_looking_only_around_the_points_changes_nothing_to_speak_of(monkeypatch)
 def test_threads_do_not_change_a_bit():
     frames = patch_over_background(6, 120, 160, size=50, start=(30, 30), step=(5, 3))
     before = cv2.getNumThreads()
-    found = []
+    result = []
     try:
         for threads in (1, 2, 4):
             cv2.setNumThreads(threads)
-            found.append(lk().track(frames, grid(2, 10, 110, 15), both_ways=True))
+            result.append(lk().track(frames, grid(2, 10, 110, 15), both_ways=True))
     finally:
         cv2.setNumThreads(before)
-    for other in found[1:]:
-        assert np.array_equal(found[0].xy, other.xy)
-        assert np.array_equal(found[0].visibility, other.visibility)
+    for other in result[1:]:
+        assert np.array_equal(result[0].xy, other.xy)
+        assert np.array_equal(result[0].visibility, other.visibility)
 
 
 def test_the_trackers_can_be_listed_and_a_wrong_name_is_explained():
@@ -154,8 +154,8 @@ def test_lk_anchored_finds_a_covered_point_again():
     tracks = anchored().track(frames, hidden, both_ways=False)
     seen = visible(tracks.visibility, tracks.confidence)
     assert not seen[8].any()
-    found = np.linalg.norm(tracks.xy[-1] - hidden[:, 1:], axis=1) < 0.2
-    assert (seen[-1] == found).all()
+    result = np.linalg.norm(tracks.xy[-1] - hidden[:, 1:], axis=1) < 0.2
+    assert (seen[-1] == result).all()
 
 
 def test_lk_anchored_keeps_the_query_and_its_past():

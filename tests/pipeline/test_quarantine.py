@@ -20,7 +20,7 @@ def test_an_entry_says_why_where_and_with_what(tmp_path: Path) -> None:
     entry = quarantine.get(KEY)
     assert entry is not None
     assert (entry.reason, entry.frame, entry.backend, entry.fingerprint) == ("upside down – twice", 7, "PyAV", "f")
-    assert [one.recording for one in quarantine] == ["day1/seq.04"]
+    assert [each.recording for each in quarantine] == ["day1/seq.04"]
     quarantine.clear(KEY)
     assert quarantine.get(KEY) is None
     assert list(quarantine) == []

@@ -49,8 +49,8 @@ def test_a_stored_table_reads_back(tmp_path, study):
 
 def test_settings_in_milliseconds_and_the_share_called_iou():
     settings = SnippetSettings(length=1000, iou=0.5)
-    found = catalog(Recording("a"), segments={"a": (Segment(0.5, 8.0, "wave"),)})
-    table = snippets_for(settings, found)
+    result = catalog(Recording("a"), segments={"a": (Segment(0.5, 8.0, "wave"),)})
+    table = snippets_for(settings, result)
     assert table.label.tolist() == [*[0] * 8, -1, -1]
 
 
@@ -170,10 +170,10 @@ def test_snippets_results_count_windows(tmp_path):
     segments = (Segment(0.0, 2.0, "wave"), Segment(2.0, 2.3, "clap"), Segment(8.0, 9.0, "bad", layer="broken"))
     times = np.delete(np.arange(250) / 25, np.arange(100, 150))  # no frame from 4 to 6 s
     gap = view("x", frame_times=times, num_frames=len(times))
-    found = Catalog((Recording("x"),), (gap,), {"x": segments})
+    result = Catalog((Recording("x"),), (gap,), {"x": segments})
     settings = SnippetSettings(length=1000, ignore_from=0.2, exclude_layers=("broken",))
-    item = built(tmp_path, Snippets, settings, found)
-    assert Snippets.results(item, found).rows == (
+    item = built(tmp_path, Snippets, settings, result)
+    assert Snippets.results(item, result).rows == (
         ("clap", 0),
         ("wave", 2),
         ("(without label)", 4),

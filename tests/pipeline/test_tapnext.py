@@ -79,15 +79,15 @@ def seen_by(settings: TracksSettings) -> list:
 
 def test_tapnext_returns_frame_pixels_in_both_directions(repo):
     queries = [[0, 10.0, 20.0], [2, 100.0, 50.5], [5, 191.0, 127.0]]
-    found = track(settings_for(repo), queries)
+    result = track(settings_for(repo), queries)
     for point, (seed, x, y) in enumerate(queries):
         away = np.abs(np.arange(6) - seed)
         expected = np.stack([x + away * 2 * 192 / 256, y - away * 128 / 256], axis=1)
-        assert np.allclose(found.xy[:, point], expected, atol=1e-3)
+        assert np.allclose(result.xy[:, point], expected, atol=1e-3)
         visibility = np.where(away == 0, 1, 1 / (1 + np.exp(-(1 - 0.1 * away))))
-        assert np.allclose(found.visibility[:, point], visibility, atol=1e-5)
-    assert (found.confidence == 1).all()
-    assert found.xy.dtype == found.visibility.dtype == found.confidence.dtype == np.float32
+        assert np.allclose(result.visibility[:, point], visibility, atol=1e-5)
+    assert (result.confidence == 1).all()
+    assert result.xy.dtype == result.visibility.dtype == result.confidence.dtype == np.float32
 
 
 def test_tapnext_reads_frames_in_order_then_reversed(repo):
@@ -105,13 +105,13 @@ def test_tapnext_reads_frames_in_order_then_reversed(repo):
 
 def test_tapnext_forward_only_makes_one_pass(repo):
     settings = settings_for(repo)
-    found = track(settings, [[3, 40.0, 50.0]], both_ways=False)
+    result = track(settings, [[3, 40.0, 50.0]], both_ways=False)
     assert len(seen_by(settings)) == 6
-    assert (found.xy[:3, 0] == (40, 50)).all()
-    assert (found.visibility[:3] == 0).all()
-    assert (found.confidence[:3] == 0).all()
-    assert found.visibility[3, 0] == 1
-    assert np.allclose(found.xy[5, 0], [43, 49], atol=1e-3)
+    assert (result.xy[:3, 0] == (40, 50)).all()
+    assert (result.visibility[:3] == 0).all()
+    assert (result.confidence[:3] == 0).all()
+    assert result.visibility[3, 0] == 1
+    assert np.allclose(result.xy[5, 0], [43, 49], atol=1e-3)
 
 
 def test_tapnext_identity_follows_code_and_weights(repo):
@@ -195,13 +195,15 @@ def test_tapnext_equals_its_code_on_the_full_video(tmp_path):
     settings = TracksSettings(tracker="tapnextpp", repo=str(code), checkpoint=str(tmp_path / "w.ckpt"), device="cpu")
     frames = list(np.random.default_rng(0).integers(0, 256, (4, 256, 256, 3), dtype=np.uint8))
     queries = np.array([[0, 30.0, 40.0], [1, 200.0, 99.5]])
-    found = TRACKERS.find("tapnextpp")(settings).track(frames, queries, both_ways=False)
+    result = TRACKERS.find("tapnextpp")(settings).track(frames, queries, both_ways=False)
     # All frames in one call, where the tracker makes a call for each.
     points = torch.tensor([[[0, 40.5, 30.5], [1, 100.0, 200.5]]])
     with torch.no_grad():
         tracks, _, logits, _ = model(torch.from_numpy(np.stack(frames))[None].float() / 127.5 - 1, points)
     xy, visibility = tracks[0].flip(-1).numpy() - 0.5, logits[0, ..., 0].sigmoid().numpy()
     after = np.arange(4)[:, None] > queries[:, 0]
-    print("largest difference", np.abs(found.xy - xy)[after].max(), np.abs(found.visibility - visibility)[after].max())
-    assert np.allclose(found.xy[after], xy[after], atol=0.02)
-    assert np.allclose(found.visibility[after], visibility[after], atol=1e-3)
+    print(
+        "largest difference", np.abs(result.xy - xy)[after].max(), np.abs(result.visibility - visibility)[after].max()
+    )
+    assert np.allclose(result.xy[after], xy[after], atol=0.02)
+    assert np.allclose(result.visibility[after], visibility[after], atol=1e-3)

@@ -58,15 +58,15 @@ def moving_square(num_frames: int = 40) -> np.ndarray:
 
 def test_points_start_on_what_moves_and_go_with_it():
     item = run_tracks(moving_square(), TracksSettings(grid=8))
-    found = [visible(item["visibility"][w], item["confidence"][w]) for w in range(len(item["start"]))]
+    actual = [visible(item["visibility"][w], item["confidence"][w]) for w in range(len(item["start"]))]
     for w, seed in enumerate(item["seed"][:-1]):
         at = item["frame"][w].tolist().index(seed)
         xy, on = item["xy"][w], item["valid"][w]
         # Points well inside the square move 3 px per frame; at its edges, pixels mix with the background.
         inside = on & (np.abs(xy[at] - (5 + 3 * seed + 14.5, 44.5)) < 8).all(axis=-1)
         assert inside.sum() > 5
-        assert found[w][:, inside].mean() > 0.95
-        steps = np.diff(xy[:, inside], axis=0)[found[w][1:, inside]]
+        assert actual[w][:, inside].mean() > 0.95
+        steps = np.diff(xy[:, inside], axis=0)[actual[w][1:, inside]]
         assert np.quantile(np.abs(steps - (3, 0)), 0.95) < 0.2
     assert item.attributes["num_empty_windows"] == 0
     assert 0.5 < item.attributes["visible_share"] <= 1

@@ -57,11 +57,11 @@ def test_reading_on_does_not_begin_again(videos: dict[str, Path], name: str, mon
 
 @pytest.mark.parametrize("name", ["h264-b-frames.mp4", "hevc-10-bit.mkv", "mpeg4-b-frames.avi", "vp9.webm"])
 def test_the_number_of_threads_changes_no_pixel(videos: dict[str, Path], name: str) -> None:
-    one, many = (
+    entry, many = (
         np.concatenate([block.rgb for block in VideoReader(find(videos, name), threads=threads).blocks()])
         for threads in (1, 3)
     )
-    assert np.array_equal(one, many)
+    assert np.array_equal(entry, many)
 
 
 def test_frames_that_do_not_exist_are_an_error(videos: dict[str, Path]) -> None:

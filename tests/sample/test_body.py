@@ -88,7 +88,7 @@ def test_the_body_moves_along_the_line_of_its_action(label: str):
 )
 def test_two_actions_look_alike_in_a_view_and_differ_in_another(one: str, other: str, view: int, resolving: int):
     def difference(camera_view: int) -> float:
-        found = []
+        result = []
         for label in (one, other):
             script = script_short("r", ACTIONS[0], subject=0, session="a", rng=np.random.default_rng(1))
             # The same performance of another action, faced exactly and without its own sign.
@@ -100,10 +100,10 @@ def test_two_actions_look_alike_in_a_view_and_differ_in_another(one: str, other:
             for performed in (script, dataclasses.replace(script, deeds=())):
                 body = pose_body(SUBJECTS[0], perform(performed, SUBJECTS[0], np.arange(0, 3.2, 0.05)))
                 x.append(CAMERAS[camera_view].project(body.joints[:, JOINTS.index("neck")])[0][:, 0])
-            found.append(x[0] - x[1])
+            result.append(x[0] - x[1])
         # A sway has no sign: half a period later it goes the other way.
         signs = (1, -1) if one.startswith("sway") else (1,)
-        return min(float(np.abs(found[0] - sign * found[1]).max()) for sign in signs)
+        return min(float(np.abs(result[0] - sign * result[1]).max()) for sign in signs)
 
     # Only perspective remains.
     assert difference(view) < 2.0

@@ -101,8 +101,8 @@ def test_lucas_kanade_follows_the_true_tracks(small_study: SampleTruth, view: in
         start, end = tracks.xy[now, seen], tracks.xy[now + 1, seen]
         if not len(start):
             continue
-        found, status, _ = cv2.calcOpticalFlowPyrLK(gray[now], gray[now + 1], start[:, None], None, winSize=(9, 9))
-        errors += np.linalg.norm(found[:, 0] - end, axis=-1)[status[:, 0] > 0].tolist()
+        result, status, _ = cv2.calcOpticalFlowPyrLK(gray[now], gray[now + 1], start[:, None], None, winSize=(9, 9))
+        errors += np.linalg.norm(result[:, 0] - end, axis=-1)[status[:, 0] > 0].tolist()
         still += np.linalg.norm(start - end, axis=-1).tolist()
     assert np.median(errors) < 0.4
     assert np.percentile(still, 90) > 1.0, "points move, so that following them is not trivial"
@@ -200,10 +200,10 @@ def test_equal_seeds_give_equal_bytes_with_one_process_and_with_two(tmp_path: Pa
     make_sample_study(tmp_path / "one", seed=5, recordings=2, workers=0, views=1)
     make_sample_study(tmp_path / "two", seed=5, recordings=2, workers=2, views=1)
     make_sample_study(tmp_path / "other", seed=6, recordings=1, workers=0, views=1)
-    one, other = digests(tmp_path / "one"), digests(tmp_path / "other")
-    assert one == digests(tmp_path / "two")
+    entry, other = digests(tmp_path / "one"), digests(tmp_path / "other")
+    assert entry == digests(tmp_path / "two")
     video = str(Path("videos", "take_000", "cam0.mp4"))
-    assert one[video] != other[video]
+    assert entry[video] != other[video]
 
 
 def test_progress_counts_to_the_number_of_recordings_and_a_finished_study_is_left_alone(tmp_path: Path):

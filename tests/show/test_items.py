@@ -81,8 +81,8 @@ def write_masks(study: Study, view: str) -> None:
 
 
 def write_pose(study: Study, view: str, *, dimensions: int = 2, with_time: bool = True) -> None:
-    found = study.catalog.view(TAKE, view)
-    keypoints = np.zeros((found.num_frames, 1, 17, dimensions), np.float32)
+    actual = study.catalog.view(TAKE, view)
+    keypoints = np.zeros((actual.num_frames, 1, 17, dimensions), np.float32)
     keypoints[..., 0] = 64
     keypoints[..., 1] = np.linspace(20, 80, 17)
     with write(study, "pose", view) as item:
@@ -90,7 +90,7 @@ def write_pose(study: Study, view: str, *, dimensions: int = 2, with_time: bool 
         item.write("score", np.full(keypoints.shape[:3], 0.8, np.float32), axes=("time", "person", "joint"))
         item.write("track_id", np.zeros(keypoints.shape[:2], np.int64), axes=("time", "person"))
         if with_time:
-            item.write("time", found.times, axes=("time",))
+            item.write("time", actual.times, axes=("time",))
         item.attributes.update(skeleton="coco17", estimator="imported")
 
 

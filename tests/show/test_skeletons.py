@@ -56,9 +56,9 @@ def test_numbers_of_joints_cover_neither_each_other_nor_joints(tmp_path: Path) -
 
 
 def test_many_layouts_stand_in_rows_of_four(tmp_path: Path) -> None:
-    one = draw_layout("coco17")
+    entry = draw_layout("coco17")
     path = draw_layouts(["coco17"] * 5, tmp_path / "five.png")
-    assert cv2.imread(str(path)).shape == (2 * one.shape[0], 4 * one.shape[1], 3)
+    assert cv2.imread(str(path)).shape == (2 * entry.shape[0], 4 * entry.shape[1], 3)
 
 
 def test_skeletons_command_draws_and_reports_replaced_files(tmp_path: Path) -> None:

@@ -43,13 +43,13 @@ def test_bars_are_cut_at_the_span(tmp_path: Path) -> None:
 
 
 def test_a_low_score_is_fainter(tmp_path: Path) -> None:
-    found = []
+    result = []
     for score in (1.0, 0.4):
         rows = [TimelineRow("prediction", (Bar(0.0, 1.0, "sit", score),))]
         image = read_image(draw_timeline(rows, (0.0, 1.0), tmp_path / "t.png", colors=COLORS))
-        found.append(len(columns_of(image, RED)))
-    assert found[0] > 1000
-    assert found[1] == 0
+        result.append(len(columns_of(image, RED)))
+    assert result[0] > 1000
+    assert result[1] == 0
 
 
 def test_ignored_windows_have_no_color(tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def test_parts_of_the_split_are_datasets(store):
 
 
 def test_views_may_be_chosen_and_ordered(store):
-    both, one = SnippetDataset(store, inputs=INPUT), SnippetDataset(store, inputs=INPUT, views=["1"])
-    assert (both.views, one.views) == (("0", "1"), ("1",))
-    torch.testing.assert_close(one[0]["xy"][:, 0], both[0]["xy"][:, 1])
+    both, entry = SnippetDataset(store, inputs=INPUT), SnippetDataset(store, inputs=INPUT, views=["1"])
+    assert (both.views, entry.views) == (("0", "1"), ("1",))
+    torch.testing.assert_close(entry[0]["xy"][:, 0], both[0]["xy"][:, 1])
 
 
 def test_training_samples_depend_on_epoch_and_sample_alone(store):
@@ -62,10 +62,10 @@ def test_workers_give_the_batches_that_memory_gives(store, workers):
     held = batches_of(store, workers=0, memory=1.0)
     streamed = batches_of(store, workers=workers, memory=1e-9)
     assert [batch["row"].tolist() for batch in held] == [batch["row"].tolist() for batch in streamed]
-    for one, other in zip(held, streamed, strict=True):
-        assert set(one) == set(other)
-        for name in one:
-            torch.testing.assert_close(one[name], other[name])
+    for entry, other in zip(held, streamed, strict=True):
+        assert set(entry) == set(other)
+        for name in entry:
+            torch.testing.assert_close(entry[name], other[name])
 
 
 def test_epochs_have_every_sample_once_in_different_orders(store):
@@ -90,8 +90,8 @@ def test_processes_share_batches_and_fill_up_empty_shares(store):
     dataset = SnippetDataset(store, inputs=INPUT)
     both = [list(SnippetLoader(dataset, batch=4, rank=rank, world=2)) for rank in (0, 1)]
     assert [len(batches) for batches in both] == [3, 3]
-    for one, other in zip(*both, strict=True):
-        assert int(one["total"]) == int(one["weight"].sum() + other["weight"].sum())
+    for entry, other in zip(*both, strict=True):
+        assert int(entry["total"]) == int(entry["weight"].sum() + other["weight"].sum())
     rows = [row for part in both for batch in part for row in batch["row"][batch["weight"] > 0].tolist()]
     assert sorted(rows) == list(range(9))
     assert both[1][2]["weight"].tolist() == [0.0]

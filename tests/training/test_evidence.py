@@ -89,7 +89,7 @@ def test_pieces_leave_out_windows_without_evidence():
     assert first.tolist() == [0.0, 3.0]
     assert last.tolist() == [1.0, 4.0]
     assert mean.tolist() == [[1.0, 0.0]] * 2
-    assert [(one.onset, one.offset) for one, _ in timeline.segments()] == [(0.0, 1.0), (3.0, 4.0)]
+    assert [(entry.onset, entry.offset) for entry, _ in timeline.segments()] == [(0.0, 1.0), (3.0, 4.0)]
     codes, _ = timeline.votes(np.array([0.5, 1.5, 2.5, 3.5]))
     assert codes.tolist() == [0, -1, -1, 0]
 

@@ -52,9 +52,9 @@ def tiny_of(name: str) -> tuple[nn.Module, torch.Tensor]:
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     store = make_store(folder / "store", subjects=4)
-    found = fit(store, tiny_recipe(epochs=1), folder / "run", split=SPLIT, tensorboard=False)
-    run_test(found, store, repeats=10)
-    return found
+    result = fit(store, tiny_recipe(epochs=1), folder / "run", split=SPLIT, tensorboard=False)
+    run_test(result, store, repeats=10)
+    return result
 
 
 @quiet
@@ -66,8 +66,8 @@ def test_every_family_gives_its_logits_in_onnxruntime(name, tmp_path):
 
     model, x = tiny_of(name)
     made = export_model(model, inputs_of(model, x), tmp_path / "model.onnx")
-    [(argument, one)] = made.inputs.items()
-    assert one.shape == ("batch", *x.shape[1:])
+    [(argument, entry)] = made.inputs.items()
+    assert entry.shape == ("batch", *x.shape[1:])
     # Another batch size than in the export.
     more = torch.randn(3, *x.shape[1:], generator=torch.Generator().manual_seed(1))
     session = onnxruntime.InferenceSession(str(made.path), providers=["CPUExecutionProvider"])
@@ -102,7 +102,7 @@ def test_export_command_writes_the_file_and_its_description(run, exported):
     about = json.loads((run.folder / "model.pt2.json").read_text())
     assert about["labels"] == ["left", "right", "up"]
     assert about["card"]["pipeline"]["stages"]["tracks"]
-    assert all(one["shape"][0] == "batch" for one in about["inputs"].values())
+    assert all(entry["shape"][0] == "batch" for entry in about["inputs"].values())
     assert about["outputs"]["logits"]["shape"] == ["batch", 3]
     assert "softmax" in about["outputs"]["logits"]["meaning"]
     assert about["state"] is None
@@ -112,14 +112,14 @@ def test_export_command_writes_the_file_and_its_description(run, exported):
 def test_export_description_has_type_and_meaning_of_each_input(run, exported):
     about = exported["inputs"]
     batch = SnippetDataset(Store(run.facts["store"]), "default", run.recipe.input, rows=[0]).batch([0])
-    assert {name: one["dtype"] for name, one in about.items()} == {
+    assert {name: entry["dtype"] for name, entry in about.items()} == {
         name: str(batch[name].dtype).removeprefix("torch.") for name in about
     }
     assert (
         "0 is the center of the moving region of the snippet in that view and 1 half its height"
         in about["xy"]["meaning"]
     )
-    assert all(one["meaning"] for one in about.values())
+    assert all(entry["meaning"] for entry in about.values())
 
 
 @quiet
@@ -161,9 +161,9 @@ def test_each_format_of_one_run_keeps_its_own_description(run, tmp_path, monkeyp
         export_run(run, "onnx", out=tmp_path / "model.onnx"),
         export_run(run, "torch-export", out=tmp_path / "model.pt2"),
     ]
-    assert [one.description.name for one in made] == ["model.onnx.json", "model.pt2.json"]
-    assert [json.loads(one.description.read_text())["format"] for one in made] == ["onnx", "torch-export"]
-    assert [json.loads(one.description.read_text())["path"] for one in made] == [str(one.path) for one in made]
+    assert [entry.description.name for entry in made] == ["model.onnx.json", "model.pt2.json"]
+    assert [json.loads(entry.description.read_text())["format"] for entry in made] == ["onnx", "torch-export"]
+    assert [json.loads(entry.description.read_text())["path"] for entry in made] == [str(entry.path) for entry in made]
 
 
 def _logits_of(run, inputs):
@@ -181,10 +181,10 @@ def test_a_run_is_exported_to_onnx(run, tmp_path):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(tmp_path / "it.onnx"), providers=["CPUExecutionProvider"])
-    assert {one.shape[0] for one in (*session.get_inputs(), *session.get_outputs())} == {"batch"}
+    assert {entry.shape[0] for entry in (*session.get_inputs(), *session.get_outputs())} == {"batch"}
     # The exporter omits inputs without effect on the logits; the description lists the remaining inputs.
-    assert {one.name: tuple(one.shape) for one in session.get_inputs()} == {
-        name: one.shape for name, one in made.inputs.items()
+    assert {entry.name: tuple(entry.shape) for entry in session.get_inputs()} == {
+        name: entry.shape for name, entry in made.inputs.items()
     }
 
 
@@ -280,7 +280,7 @@ def test_a_mid_fusion_is_exported_for_batches_of_any_size(tmp_path, to):
     model, inputs = joined()
     made = export_model(model, inputs, tmp_path / "model", to=to)
     assert made.fixed_batch is None
-    assert {name: one.shape[0] for name, one in made.inputs.items()} == dict.fromkeys(inputs, "batch")
+    assert {name: entry.shape[0] for name, entry in made.inputs.items()} == dict.fromkeys(inputs, "batch")
     for size in (1, 2, 5):
         samples = joined_samples(size)
         if to == "onnx":

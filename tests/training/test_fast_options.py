@@ -31,9 +31,9 @@ def test_a_compiled_training_gives_the_checkpoint_of_a_plain_one(store, tmp_path
     monkeypatch.setattr(torch.nn.Module, "compile", functools.partialmethod(compiled, backend="eager"))
     plain = fit(store, tiny_recipe(epochs=1, ema=0.9), tmp_path / "plain", split=SPLIT, **QUIET)
     run = fit(store, tiny_recipe(epochs=1, ema=0.9, compile=True), tmp_path / "compiled", split=SPLIT, **QUIET)
-    one, other = (read_safely(found.best)["state_dict"] for found in (plain, run))
-    assert one.keys() == other.keys()
-    for name, values in one.items():
+    entry, other = (read_safely(result.best)["state_dict"] for result in (plain, run))
+    assert entry.keys() == other.keys()
+    for name, values in entry.items():
         torch.testing.assert_close(values, other[name], rtol=1e-4, atol=1e-5)
     assert run_test(run, store, repeats=10)["num_samples"] == 3
 
@@ -52,9 +52,9 @@ def test_channels_last_changes_the_layout_and_not_the_numbers(name):
     weights = [w for w in other.parameters() if w.ndim == 5 and w.shape[1] > 1 and w.shape[2:].numel() > 1]
     assert weights
     assert all(w.is_contiguous(memory_format=torch.channels_last_3d) for w in weights)
-    for one in (model, other):
-        one.eval()
-        one(x).flatten(0, -2)[:, :CLASSES].square().sum().backward()
+    for entry in (model, other):
+        entry.eval()
+        entry(x).flatten(0, -2)[:, :CLASSES].square().sum().backward()
     torch.testing.assert_close(model(x), other(x), rtol=1e-4, atol=1e-5)
     for (key, mine), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-4, msg=key)

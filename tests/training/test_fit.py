@@ -84,7 +84,7 @@ def test_the_temperature_comes_from_a_model_that_has_not_seen_val(run):
     result = run.tested["calibration"]
     assert result["from"] == "validated.ckpt on 6 val snippets"
     assert 0.05 <= result["temperature"] <= 20
-    assert sum(one["count"] for one in result["bins"]) == 6
+    assert sum(entry["count"] for entry in result["bins"]) == 6
     calibrated = np.load(run.folder / "calibrated.npy")
     assert np.array_equal(calibrated.argmax(axis=1), np.load(run.folder / "predictions.npy"))
     assert "Calibration" in run.report.read_text()
@@ -156,9 +156,9 @@ def test_resumed_run_equals_an_uninterrupted_run_exactly(store, tmp_path, killed
     resumed = fit(store, "auto", tmp_path / "cut", resume=True, **QUIET)
 
     assert resumed.is_complete
-    one, other = (read_safely(run.last)["state_dict"] for run in (uninterrupted, resumed))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    entry, other = (read_safely(run.last)["state_dict"] for run in (uninterrupted, resumed))
+    assert entry.keys() == other.keys()
+    assert all(torch.equal(entry[name], other[name]) for name in entry)
     without_time = [[{**row, "seconds": 0} for row in run.metrics] for run in (uninterrupted, resumed)]
     assert without_time[0] == without_time[1]
     assert read_safely(uninterrupted.best)["epoch"] == read_safely(resumed.best)["epoch"]
@@ -183,8 +183,8 @@ def test_run_killed_between_phases_resumes_with_the_refit(store, tmp_path, monke
         fit(store, recipe, tmp_path / "cut", split=SPLIT, **QUIET)
     monkeypatch.setattr(module, "train_phase", phase)
     resumed = fit(store, recipe, tmp_path / "cut", split=SPLIT, resume=True, **QUIET)
-    one, other = (read_safely(run.best)["state_dict"] for run in (uninterrupted, resumed))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    entry, other = (read_safely(run.best)["state_dict"] for run in (uninterrupted, resumed))
+    assert all(torch.equal(entry[name], other[name]) for name in entry)
 
 
 def test_equal_seeds_give_equal_runs_and_other_seeds_others(store, tmp_path):
@@ -254,8 +254,8 @@ def test_accumulated_batches_train_as_one_large_batch_of_them_does(store, tmp_pa
     # The last step of an epoch has fewer batches, and the last batch has fewer samples.
     assert rows % (size * 3)
     fit(store, recipe.changed({"batch": size, "accumulate": 3}), tmp_path / "parts", split=SPLIT, **QUIET)
-    one, other = (read_safely(tmp_path / name / "last.ckpt")["state_dict"] for name in ("whole", "parts"))
-    for name, values in one.items():
+    entry, other = (read_safely(tmp_path / name / "last.ckpt")["state_dict"] for name in ("whole", "parts"))
+    for name, values in entry.items():
         torch.testing.assert_close(values, other[name], atol=1e-6, rtol=1e-5)
 
 
@@ -304,8 +304,8 @@ def test_several_views_give_a_table_of_their_subsets(tmp_path):
     run = fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=SPLIT, **QUIET)
     result = run_test(run, store, repeats=20)
     assert [row["views"] for row in result["views"]] == ["0", "1", "0 1"]
-    one, other, both = (row["accuracy"] for row in result["views"])
-    gain = (both - max(one, other)) * 100
+    entry, other, both = (row["accuracy"] for row in result["views"])
+    gain = (both - max(entry, other)) * 100
     comparison = "as much as" if abs(gain) < 0.05 else f"{abs(gain):.1f} points {'above' if gain > 0 else 'below'}"
     assert f"{comparison} the best single view" in run.report.read_text()
 
@@ -388,13 +388,15 @@ def test_a_training_that_cannot_begin_leaves_its_folder_free(store, tmp_path, wr
             **QUIET,
         )  # fmt: skip
     assert not (tmp_path / "again").exists()
-    assert not any(one.startswith("Run ") for one in logged)
+    assert not any(entry.startswith("Run ") for entry in logged)
     assert fit(store, tiny_recipe(epochs=1), tmp_path / "again", split=SPLIT, **QUIET).is_complete
 
 
 def test_a_fit_on_one_class_of_several_is_refused(store, tmp_path):
     names = read_table(store, "default").recordings
-    split = SplitChoice(by="recording", train=tuple(one for one in names if one.endswith("left_0")), val_share=0.0)
+    split = SplitChoice(
+        by="recording", train=tuple(entry for entry in names if entry.endswith("left_0")), val_share=0.0
+    )
     with pytest.raises(UserError, match="the train part has only the class 'left'"):
         fit(store, tiny_recipe(epochs=1), tmp_path / "run", split=split, **QUIET)
     assert not (tmp_path / "run").exists()

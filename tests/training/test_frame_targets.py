@@ -42,9 +42,9 @@ def store(tmp_path_factory) -> Store:
 
 
 def label_at(segments: tuple[Segment, ...], time: float, otherwise: str) -> str:
-    for one in segments:
-        if one.onset <= time < one.offset:
-            return one.label
+    for segment in segments:
+        if segment.onset <= time < segment.offset:
+            return segment.label
     return otherwise
 
 
@@ -78,9 +78,9 @@ def test_augmented_poses_have_the_labels_of_their_frame_times(tmp_path, options)
         times = (batch["keypoints"][:, 0, :, 0, 0].numpy() - 1) / FPS
         for row, target, known in zip(times, batch["frame_target"].numpy(), batch["frame_known"].numpy(), strict=True):
             assert known.all()
-            for time, one in zip(row, target, strict=True):
+            for time, entry in zip(row, target, strict=True):
                 if min(abs(time - edge) for edge in (0.4, 1.9, 3.3, 4.2)) > 1e-4:
-                    assert [data.labels[code] for code in np.flatnonzero(one)] == [label_at(SEGMENTS, time, "rest")]
+                    assert [data.labels[code] for code in np.flatnonzero(entry)] == [label_at(SEGMENTS, time, "rest")]
                     shown.add(label_at(SEGMENTS, time, "rest"))
     assert shown == {*CLASSES, "rest"}
 
@@ -101,15 +101,15 @@ def test_clips_have_the_labels_of_the_frames_that_they_show(tmp_path, options):
         times = (batch["clip"][:, 0, :, 5, 5].numpy().round() - 1) / FPS
         np.testing.assert_allclose(data.reader.times(data.rows, data.draws(data.rows, epoch=epoch)), times, atol=1e-9)
         for row, target in zip(times, batch["frame_target"].numpy(), strict=True):
-            predicted = [data.labels[int(one.argmax())] for one in target]
+            predicted = [data.labels[int(entry.argmax())] for entry in target]
             assert predicted == [label_at(SEGMENTS, time + 1e-9, "rest") for time in row]
     # Each sample shows one of the views and has its times.
     both = SnippetDataset(store, inputs=how, train=True, targets="frame")
     draws = both.draws(both.rows)
     view_of = (both.batch(both.rows.tolist(), augment=True)["clip"][:, 0, :, 5, 5].numpy().round() - 1) / FPS
     shift = both.reader.times(both.rows, draws) - view_of
-    assert {round(float(one), 3) for one in shift.ravel()} <= {0.0, 0.05}
-    assert len({round(float(one), 3) for one in shift.ravel()}) == 2
+    assert {round(float(entry), 3) for entry in shift.ravel()} <= {0.0, 0.05}
+    assert len({round(float(entry), 3) for entry in shift.ravel()}) == 2
 
 
 def test_tracks_frame_targets_match_their_sampled_times(store):
@@ -123,15 +123,15 @@ def test_tracks_frame_targets_match_their_sampled_times(store):
         for row, target, speed, some in zip(data.rows, batch["frame_target"].numpy(), motion, moving, strict=True):
             times = data.reader.times([row], Draws(3, epoch, [row]))[0]
             assert (np.diff(times) > 0).all()
-            for time, one, along, moves in zip(times, target, speed, some, strict=True):
+            for time, entry, along, moves in zip(times, target, speed, some, strict=True):
                 segments = motions_of(int(data.table.recording[row]))
-                assert data.labels[int(one.argmax())] == label_at(segments, time + 1e-9, "still")
+                assert data.labels[int(entry.argmax())] == label_at(segments, time + 1e-9, "still")
                 # The motion gives the label too, except within two frames of a change.
                 if moves and min(abs(time - edge) for x in segments for edge in (x.onset, x.offset)) > 1.7 / FPS:
                     predicted = max(MOTIONS, key=lambda name: float(np.dot(along, MOTIONS[name])))
                     right, wrong = (
-                        right + (predicted == data.labels[one.argmax()]),
-                        wrong + (predicted != data.labels[one.argmax()]),
+                        right + (predicted == data.labels[entry.argmax()]),
+                        wrong + (predicted != data.labels[entry.argmax()]),
                     )
     assert wrong == 0
     assert right > 500
@@ -196,16 +196,16 @@ def mixed_batch(store: Store, **changes: object) -> tuple[dict, dict]:
 def test_mixup_blends_frame_labels_by_the_sample_share(store):
     batch, mixed = mixed_batch(store, mixup=1.0)
     shares = mixed["target"].unique().tolist()
-    for one in range(8):
+    for entry in range(8):
         fitting = [
             other
             for share in shares
             for other in range(8)
             if all(
-                torch.allclose(share * batch[name][one] + (1 - share) * batch[name][other], mixed[name][one])
+                torch.allclose(share * batch[name][entry] + (1 - share) * batch[name][other], mixed[name][entry])
                 for name in ("target", "frame_target")
             )
-            and torch.equal(batch["frame_known"][one] & batch["frame_known"][other], mixed["frame_known"][one])
+            and torch.equal(batch["frame_known"][entry] & batch["frame_known"][other], mixed["frame_known"][entry])
         ]
         assert fitting
     assert not torch.equal(batch["frame_target"], mixed["frame_target"])
@@ -218,9 +218,10 @@ def test_cutmix_takes_the_labels_of_the_span_of_time_with_it(store):
     assert 0 < int(moved.sum()) < moved.numel()
     for name in ("frame_target", "frame_known"):
         assert torch.equal(mixed[name][~moved], batch[name][~moved])
-    for one in range(8):
+    for entry in range(8):
         others = [
-            torch.equal(mixed["frame_target"][one][moved[one]], other[moved[one]]) for other in batch["frame_target"]
+            torch.equal(mixed["frame_target"][entry][moved[entry]], other[moved[entry]])
+            for other in batch["frame_target"]
         ]
         assert any(others)
 
@@ -229,9 +230,9 @@ def test_cutmix_on_poses_replaces_a_span_of_time_of_all_persons(tmp_path):
     points = np.ones((12, 2, 17, 2)) * (np.arange(12) + 1)[:, None, None, None]
     store = one_recording(tmp_path / "store", points)
     data = SnippetDataset(store, inputs=PoseInput(frames=12, normalize="none"))
-    one = data.batch([0])
+    entry = data.batch([0])
     batch = {name: torch.cat([values, values + 100 if values.is_floating_point() else values])
-             for name, values in one.items() if name in ("keypoints", "score", "frame_valid")}  # fmt: skip
+             for name, values in entry.items() if name in ("keypoints", "score", "frame_valid")}  # fmt: skip
     mixed, stayed = data.reader.cut(batch, torch.tensor([1, 0]), torch.tensor([0.5, 0.5]), Draws(0, 0, [0, 1]))
     foreign = mixed["keypoints"][0, :, :, 0, 0] > 100
     assert mixed["keypoints"].shape == batch["keypoints"].shape
@@ -310,8 +311,8 @@ def test_skeleton_models_predict_time_steps_on_request(tmp_path, name):
     split = Parts(SplitAssignment(rows[:-3], rows[-3:-2], rows[-2:], "recording", 0, {}, ()), "recording", "for a test")
     run = fit(store, recipe, tmp_path / "run", split=split, **QUIET)
     assert load_checkpoint(run.best).card["sizes"]["per_frame"] is True
-    found = run_test(run, store, repeats=3)
-    assert found["frames"]["num_frames"] == 25
+    result = run_test(run, store, repeats=3)
+    assert result["frames"]["num_frames"] == 25
     assert "val_frame_accuracy" in run.metrics[0]
     [line] = predict(run, store)
     assert len(line.onset) > 20

@@ -40,7 +40,7 @@ def store(tmp_path_factory) -> Store:
 def runs(store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     recipes = {"tracks": tiny_recipe(epochs=6, optimizer__learning_rate=5e-3), "lowres": tiny_pixels(epochs=1)}
-    return [fit(store, one, folder / name, split=SPLIT, tensorboard=False) for name, one in recipes.items()]
+    return [fit(store, entry, folder / name, split=SPLIT, tensorboard=False) for name, entry in recipes.items()]
 
 
 def log_pool(one, other, weight):
@@ -58,10 +58,10 @@ def test_fused_probabilities_are_the_weighted_logarithmic_pool(runs, tmp_path):
     assert {"test.json", "per_class.csv", "samples.csv", "confusion.npy", "fusion.json"} <= {
         path.name for path in made.folder.iterdir()
     }
-    found = read_fusion(made.folder)
-    assert [run.folder.name for run in found.runs] == ["tracks", "lowres"]
-    assert found.weights == (0.75, 0.25)
-    assert found.temperatures == (1, 1)
+    result = read_fusion(made.folder)
+    assert [run.folder.name for run in result.runs] == ["tracks", "lowres"]
+    assert result.weights == (0.75, 0.25)
+    assert result.temperatures == (1, 1)
     assert [row["weight"] for row in made.tested["alone"]] == [0.75, 0.25]
 
 
@@ -76,8 +76,8 @@ def test_fusion_predicts_the_pool_of_its_runs(store, runs, tmp_path, earlier):
     [together] = predict(made.folder, store, **options)
     alone = [predict(run, store, **options)[0] for run in runs]
     np.testing.assert_allclose(together.onset, alone[0].onset)
-    one, other = (line.probabilities for line in alone)
-    expected = 0.75 * one + 0.25 * other if earlier else log_pool(one, other, 0.75)
+    entry, other = (line.probabilities for line in alone)
+    expected = 0.75 * entry + 0.25 * other if earlier else log_pool(entry, other, 0.75)
     np.testing.assert_allclose(together.probabilities, expected, rtol=1e-5)
     assert len(together.frame_times)
 
@@ -189,8 +189,8 @@ def test_val_weights_use_probabilities_scaled_by_temperatures(store, runs, tmp_p
     [together] = predict(made.folder, store, **options)
     alone = [predict(run, store, **options)[0].probabilities for run in runs]
     # One variant per window: its softmax at a temperature is the normalized power of the plain softmax.
-    powers = [one ** (1 / temperature) for one, temperature in zip(alone, (0.25, 4.0), strict=True)]
-    expected = log_pool(*(one / one.sum(1, keepdims=True) for one in powers), made.weights[0])
+    powers = [power ** (1 / temperature) for power, temperature in zip(alone, (0.25, 4.0), strict=True)]
+    expected = log_pool(*(power / power.sum(1, keepdims=True) for power in powers), made.weights[0])
     np.testing.assert_allclose(together.probabilities, expected, rtol=1e-3, atol=1e-6)
 
 
@@ -253,7 +253,7 @@ def test_runs_of_sweeps_are_fused_fold_by_fold_too(store, tmp_path):
         split=SplitChoice(val_share=0.0), measure=False,
     )  # fmt: skip
     seeds = sorted({job.folder.parent for job in made.jobs})
-    assert [fold_names(one) for one in seeds] == [["fold-01", "fold-02"]] * 2
+    assert [fold_names(entry) for entry in seeds] == [["fold-01", "fold-02"]] * 2
     document = fuse_folds(seeds, tmp_path / "fused", weights="equal")
     assert document["summary"]["num_samples"] == 12
     assert fold_names(tmp_path / "fused") == ["fold-01", "fold-02"]
@@ -277,7 +277,7 @@ def over_splits(tmp_path_factory):
 def test_fusion_over_stored_splits_averages_the_metric(over_splits, tmp_path):
     logged = []
     document = fuse_folds(over_splits, tmp_path / "fused", weights="equal", log=logged.append)
-    assert [one for one in logged if one.startswith("Split")] == [
+    assert [entry for entry in logged if entry.startswith("Split")] == [
         "Split again (1 of 3)", "Split one (2 of 3)", "Split two (3 of 3)",
     ]  # fmt: skip
     assert [(row["split"], row["snippets"]) for row in document["folds"]] == [("again", 3), ("one", 3), ("two", 3)]
@@ -343,7 +343,7 @@ def test_moved_study_keeps_its_fusions_and_stores(store, tmp_path, monkeypatch, 
     [row] = compare([study / into], repeats=20, seconds=0.01).rows
     assert row.cost is not None
     again = fuse([study / "runs/seed-0", study / "runs/seed-1"], study / "runs/again", weights="equal")
-    assert [one["run"] for one in again.tested["alone"]] == ["../seed-0", "../seed-1"]
+    assert [entry["run"] for entry in again.tested["alone"]] == ["../seed-0", "../seed-1"]
 
 
 def test_fusion_records_runs_outside_its_study_as_absolute_paths(runs, tmp_path):

@@ -110,8 +110,8 @@ def test_mid_fusion_recipe_and_checkpoint_have_equal_parts(joined):
 def test_every_recipe_reads_back_as_a_part_of_a_fusion(name):
     recipe = find_recipe("fusion").changed({"input.recipes": [name, "i3d-small"]}).self_contained()
     assert Recipe.from_toml(recipe.to_toml(), where="its own text") == recipe
-    [one, _] = recipes_of(recipe.input)
-    assert (one.input, one.sizes, one.model) == (
+    [entry, _] = recipes_of(recipe.input)
+    assert (entry.input, entry.sizes, entry.model) == (
         *(getattr(find_recipe(name), key) for key in ("input", "sizes", "model")),
     )
 

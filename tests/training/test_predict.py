@@ -63,13 +63,13 @@ def test_timeline_pieces_join_touching_windows_despite_rounding(start, length, p
 
 def test_neighboring_pieces_of_one_label_are_one_segment():
     segments = timeline([0, 1, 2], [1, 2, 3], [[0.9, 0.1], [0.7, 0.3], [0.1, 0.9]]).segments()
-    assert [(one.onset, one.offset, one.label) for one, _ in segments] == [(0, 2, "a"), (2, 3, "b")]
+    assert [(entry.onset, entry.offset, entry.label) for entry, _ in segments] == [(0, 2, "a"), (2, 3, "b")]
     assert segments[0][1] == pytest.approx(0.8)
 
 
 def test_a_gap_without_windows_parts_segments():
     segments = timeline([0, 2], [1, 3], [[0.9, 0.1], [0.9, 0.1]]).segments()
-    assert [(one.onset, one.offset) for one, _ in segments] == [(0, 1), (2, 3)]
+    assert [(entry.onset, entry.offset) for entry, _ in segments] == [(0, 1), (2, 3)]
 
 
 def test_timeline_votes_choose_the_most_frequent_label():
@@ -82,19 +82,19 @@ def test_timeline_votes_choose_the_most_frequent_label():
 
 def test_unsure_and_short_pieces_may_be_left_out():
     line = timeline([0, 1, 2], [1, 2, 2.1], [[0.9, 0.1], [0.55, 0.45], [0.05, 0.95]])
-    assert [one.label for one, _ in line.segments(threshold=0.6)] == ["a", "b"]
-    assert [one.label for one, _ in line.segments(min_s=0.5)] == ["a"]
+    assert [entry.label for entry, _ in line.segments(threshold=0.6)] == ["a", "b"]
+    assert [entry.label for entry, _ in line.segments(min_s=0.5)] == ["a"]
 
 
 def test_several_labels_may_hold_at_once():
     line = timeline([0, 1], [1, 2], [[0.9, 0.8], [0.2, 0.7]], several=True)
-    assert [(one.onset, one.offset, one.label) for one, _ in line.segments()] == [(0, 1, "a"), (0, 2, "b")]
+    assert [(entry.onset, entry.offset, entry.label) for entry, _ in line.segments()] == [(0, 1, "a"), (0, 2, "b")]
 
 
 def test_multi_label_predictions_use_a_threshold_per_label():
     rows = [[0.35, 0.6], [0.25, 0.8]]
     line = replace(timeline([0, 1], [1, 2], rows, several=True), thresholds=np.array([0.3, 0.7]))
-    assert [(one.onset, one.offset, one.label) for one, _ in line.segments()] == [(0, 1, "a"), (1, 2, "b")]
+    assert [(entry.onset, entry.offset, entry.label) for entry, _ in line.segments()] == [(0, 1, "a"), (1, 2, "b")]
     assert line.minimum_probability().tolist() == [0.3, 0.7]
 
 
@@ -103,7 +103,7 @@ def test_minimum_probability_never_lowers_label_thresholds():
     assert line.minimum_probability().tolist() == line.minimum_probability(0.2).tolist() == [0.5, 0.5]
     line = replace(line, thresholds=np.array([0.3, 0.7]))
     assert line.minimum_probability(0.5).tolist() == [0.5, 0.7]
-    assert [one.label for one, _ in line.segments(threshold=0.5)] == ["a"]
+    assert [entry.label for entry, _ in line.segments(threshold=0.5)] == ["a"]
     assert timeline([0], [1], [[0.5, 0.6]]).minimum_probability(0.2).tolist() == [0.2, 0.2]
 
 

@@ -30,12 +30,12 @@ def test_processes_that_claim_one_name_at_once_get_a_folder_each(tmp_path):
     workers = [context.Process(target=claim, args=(tmp_path / "runs", begin, claimed, names)) for _ in range(6)]
     for worker in workers:
         worker.start()
-    found = sorted(names.get(timeout=60) for _ in workers)
+    result = sorted(names.get(timeout=60) for _ in workers)
     for worker in workers:
         worker.join(60)
     first = "tiny-20260102-030405"
-    assert found == [first, *(f"{first}-{number}" for number in range(2, 7))]
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == found
+    assert result == [first, *(f"{first}-{number}" for number in range(2, 7))]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == result
 
 
 def test_a_folder_that_stays_empty_is_gone_again(tmp_path):
@@ -62,11 +62,11 @@ def test_flipped_bit_changes_no_facts(tmp_path):
         damaged[at] ^= 1 << generator.randrange(8)
         path.write_bytes(damaged)
         try:
-            found = run.facts
+            result = run.facts
         except UserError:
             num_found += 1
         else:  # spaces, or the name of the checksum
-            assert {name: found[name] for name in facts} == facts
+            assert {name: result[name] for name in facts} == facts
     assert num_found > len(clean) // 2
     path.write_bytes(clean.replace(b"study/store", b"study/stoqe"))
     with pytest.raises(UserError, match=r"run.json is damaged: its content does not match its checksum\. Restore it"):

@@ -22,11 +22,11 @@ def test_metrics_cut_anywhere_are_whole_rows_or_damaged(tmp_path):
     for end in range(len(whole)):
         (tmp_path / "metrics.csv").write_text(whole[:end])
         try:
-            found = run.metrics
+            result = run.metrics
         except UserError as error:
             damaged.append(str(error))
         else:
-            assert [row["epoch"] for row in found] == list(range(len(found)))
+            assert [row["epoch"] for row in result] == list(range(len(result)))
     # The cuts before the last comma of each row.
     assert len(damaged) == 3 * len("validate,0,1.25")
     pattern = (

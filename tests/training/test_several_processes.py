@@ -47,7 +47,9 @@ def lstm_and_store(folder: Path) -> tuple[Recipe, Store]:
 @pytest.mark.parametrize("made", [transformer_and_store, lstm_and_store])
 def test_two_processes_give_what_one_gives(tmp_path, made):
     recipe, store = made(tmp_path / "store")
-    one = fit(store, recipe, tmp_path / "one", split=SplitChoice(train=("1", "2", "3"), test=("4",)), tensorboard=False)
+    entry = fit(
+        store, recipe, tmp_path / "one", split=SplitChoice(train=("1", "2", "3"), test=("4",)), tensorboard=False
+    )
     (tmp_path / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
     root = Path(__file__).resolve().parents[2]
@@ -63,11 +65,11 @@ def test_two_processes_give_what_one_gives(tmp_path, made):
     assert done.returncode == 0, done.stderr[-3000:]
     two = Run.open(tmp_path / "two")
     assert two.is_complete
-    for mine, theirs in zip(one.metrics, two.metrics, strict=True):
+    for mine, theirs in zip(entry.metrics, two.metrics, strict=True):
         assert mine["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
         for name in ("val_loss", "val_frame_accuracy", "val_frame_macro_f1"):
             assert mine.get(name, 0.0) == pytest.approx(theirs.get(name, 0.0), rel=1e-4)
-    states = [read_safely(run.best)["state_dict"] for run in (one, two)]
+    states = [read_safely(run.best)["state_dict"] for run in (entry, two)]
     for name, values in states[0].items():
         torch.testing.assert_close(values, states[1][name], rtol=1e-3, atol=1e-5)
 

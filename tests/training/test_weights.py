@@ -97,14 +97,14 @@ def test_weights_trained_on_held_out_snippets_are_reported(tmp_path, refit, val)
     run = fit(
         store, tiny_pixels(epochs=1), tmp_path / "other", split=other, tensorboard=False, weights=put, log=logged.append
     )
-    [warning] = [one for one in logged if one.startswith("Warning")]
+    [warning] = [entry for entry in logged if entry.startswith("Warning")]
     parts = f"{num_labels} of the {num_labels} val snippets and of " if val else ""
     assert f"{first.best} was trained on the recordings of {parts}{num_labels} of the {2 * num_labels} test" in warning
     assert warning in run.facts["split"]["notes"]
     assert warning in html.unescape(run.report.read_text())
     logged.clear()
     fit(store, tiny_pixels(epochs=1), tmp_path / "same", split=seen, tensorboard=False, weights=put, log=logged.append)
-    assert any(one.startswith("Warning") for one in logged) is refit
+    assert any(entry.startswith("Warning") for entry in logged) is refit
 
 
 def test_weights_of_a_run_on_other_recordings_are_not_warned_of(tmp_path):
@@ -123,7 +123,7 @@ def test_weights_of_a_run_on_other_recordings_are_not_warned_of(tmp_path):
         weights=put,
         log=logged.append,
     )
-    assert not any(one.startswith("Warning") for one in logged)
+    assert not any(entry.startswith("Warning") for entry in logged)
 
 
 def test_weights_of_a_head_for_other_classes_are_skipped(tmp_path):
@@ -137,11 +137,11 @@ def test_weights_of_a_head_for_other_classes_are_skipped(tmp_path):
     )
     recipe = tiny_pixels(epochs=1, seed=5, optimizer__learning_rate=1e-12, optimizer__weight_decay=0.0)
     second = fit(other, recipe, tmp_path / "second", split=SPLIT, tensorboard=False, weights=put)
-    one, two = (load_checkpoint(run.best).model.state_dict() for run in (first, second))
+    entry, two = (load_checkpoint(run.best).model.state_dict() for run in (first, second))
     torch.testing.assert_close(
-        one["model.stages.Conv3d_1a_7x7.conv3d.weight"], two["model.stages.Conv3d_1a_7x7.conv3d.weight"]
+        entry["model.stages.Conv3d_1a_7x7.conv3d.weight"], two["model.stages.Conv3d_1a_7x7.conv3d.weight"]
     )
-    assert not torch.allclose(one["model.head.weight"], two["model.head.weight"])
+    assert not torch.allclose(entry["model.head.weight"], two["model.head.weight"])
     assert "unused    head of the classes left, right, up, in this order" in logged[0]
     assert "missing   model.head.weight" in logged[0]
 
@@ -201,7 +201,7 @@ def test_weights_of_a_damaged_run_train_with_a_warning(tmp_path, damaged):
     put = starting_weights(first.best, model_name="i3d-small", log=lambda _: None)
     logged = []
     fit(store, tiny_pixels(epochs=1), tmp_path / "other", split=seen, tensorboard=False, weights=put, log=logged.append)
-    [warning] = [one for one in logged if one.startswith("Warning")]
+    [warning] = [entry for entry in logged if entry.startswith("Warning")]
     assert "it is unknown whether" in warning
     assert damaged in warning
 

@@ -19,10 +19,10 @@ def test_items_with_different_settings_are_reported_by_commands(study: Study) ->
         "empty whole-frame, grid 6 (2 items: first/1, second/1).\nTraining treats them alike. Run the same command "
     ) in result.stderr
     assert len(document(study, "plan", "tracks", "--views", "0")["mixed"]) == 1
-    [tracks] = [one for one in document(study, "status")["products"] if one["product"] == "tracks"]
+    [tracks] = [entry for entry in document(study, "status")["products"] if entry["product"] == "tracks"]
     assert tracks["made_with"].startswith("not all alike: empty nothing, grid 4 (2 items); empty")
     assert "alike" not in actionprep(study, "track", "--views", "0", *options).stderr
-    [tracks] = [one for one in document(study, "status")["products"] if one["product"] == "tracks"]
+    [tracks] = [entry for entry in document(study, "status")["products"] if entry["product"] == "tracks"]
     assert "alike" not in tracks["made_with"]
 
 
@@ -35,8 +35,8 @@ def test_build_quarantines_a_view_without_foreground(study: Study) -> None:
     )
     assert re.search(r"masks +frames without foreground +48 *\n", result.stdout)
     assert len(study.store.items("tracks")) == 3
-    found = document(study, "status")
-    assert [one["item"] for one in found["quarantined"]] == ["tracks/second/1"]
+    actual = document(study, "status")
+    assert [entry["item"] for entry in actual["quarantined"]] == ["tracks/second/1"]
 
 
 def test_build_quarantines_a_video_truncated_after_the_scan(study: Study) -> None:

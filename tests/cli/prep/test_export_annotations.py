@@ -55,7 +55,7 @@ def test_written_segments_read_back_equal(annotated: Study, tmp_path: Path, form
 def test_layers_read_back_equal(annotated: Study, tmp_path: Path, format: str) -> None:
     out = tmp_path / ("annotations" + SEGMENT_WRITERS[format].suffix * SEGMENT_WRITERS[format].one_file)
     assert actionprep(annotated, "export", format, str(out)).exit_code == 0
-    assert {one.layer for own in read_back(annotated, out).values() for one in own} == {"hands"}
+    assert {each.layer for own in read_back(annotated, out).values() for each in own} == {"hands"}
 
 
 def test_elan_documents_open_with_pympi(annotated: Study, tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ def tamper(study: Study, **changes: str) -> None:
     if "recording" in changes:
         recordings[0] = replace(recordings[0], id=changes["recording"])
         views = [
-            replace(one, recording=changes["recording"]) if one.recording == first.recording else one for one in views
+            replace(view, recording=changes["recording"]) if view.recording == first.recording else view
+            for view in views
         ]
         renamed = replace(renamed, recording=changes["recording"])
     write_tables(make_tables(recordings, [renamed, *views], known.segments, known.findings), study.folder.catalog)
@@ -123,7 +124,7 @@ def test_catalog(study: Study, part: str, name: str) -> None:
     results = run_all(study)
     # A scan reads the files of the user and rewrites the catalog.
     assert results[-1].exit_code == 0
-    assert {one.id for one in open_study(study.root).catalog.recordings} == {"first", "second"}
+    assert {recording.id for recording in open_study(study.root).catalog.recordings} == {"first", "second"}
     assert run_all(study, ("status",))[0].exit_code == 0
 
 

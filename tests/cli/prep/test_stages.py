@@ -68,8 +68,8 @@ def test_the_next_command_has_study_only_where_it_was_given(study: Study, monkey
     named = actionprep(study, "snippets", "--length", "400", "--name", "short").stdout
     assert f"next  actiontrain fit --snippets short --study {study.root}   trains" in named
     monkeypatch.chdir(study.root)
-    found = CliRunner().invoke(app, ["snippets", "--length", "400", "--name", "short"], catch_exceptions=False)
-    assert "next  actiontrain fit --snippets short   trains" in found.stdout
+    actual = CliRunner().invoke(app, ["snippets", "--length", "400", "--name", "short"], catch_exceptions=False)
+    assert "next  actiontrain fit --snippets short   trains" in actual.stdout
 
 
 @pytest.mark.parametrize(("name", "command"), [("tracks", "track"), ("frames", "decode"), ("masks", "masks")])

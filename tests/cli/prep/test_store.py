@@ -37,11 +37,11 @@ def test_status_reports_what_blocks_a_build(study: Study) -> None:
     assert actionprep(study, "lowres", "--workers", "0").exit_code == 0
     (study.root / "offsets.csv").write_text("view,offset\n1,99\n")
     study.folder.change("study", "offsets", "offsets.csv")
-    found = document(study, "status")
-    assert found["problem"].startswith(
+    actual = document(study, "status")
+    assert actual["problem"].startswith(
         "The views of recording 'first' are not aligned to 0.05 s: the views have no common time"
     )
-    assert [one["items"] for one in found["products"]] == [4]
+    assert [entry["items"] for entry in actual["products"]] == [4]
     result = actionprep(study, "track", "--workers", "0")
     assert result.exit_code == 2
     assert "name a table with each view's clock (offsets)" in result.stderr
@@ -64,9 +64,9 @@ def test_verify_and_repair_rebuild_only_damaged_items(study: Study) -> None:
     damaged = {"lowres/first/0", "lowres/second/1", "snippets/short", "snippets/long"}
     assert actionprep(study, "verify").exit_code == 1
     assert actionprep(study, "digest").exit_code == 1
-    found = document(study, "verify", "--repair")
-    assert {one["item"] for one in found["damaged"]} == set(found["repaired"]) == damaged
-    assert found["not_repaired"] == {}
+    actual = document(study, "verify", "--repair")
+    assert {entry["item"] for entry in actual["damaged"]} == set(actual["repaired"]) == damaged
+    assert actual["not_repaired"] == {}
     assert Study(study.folder).store.digest() == before
     kept = {key for key in whole if str(key) not in damaged}
     assert all((study.store.path / key.path / "zarr.json").stat().st_ino == whole[key] for key in kept)
@@ -96,8 +96,8 @@ def test_repair_does_not_use_changed_setting(study: Study) -> None:
     actionprep(study, "lowres", "--sizes", "24", "--workers", "0")
     before = study.store.digest()
     change_setting(study, "lowres/first/0", '"filter": "area"', '"filter": "bicubic"')
-    found = document(study, "verify")
-    assert found["damaged"] == [
+    actual = document(study, "verify")
+    assert actual["damaged"] == [
         {
             "item": "lowres/first/0",
             "reason": "Damaged item lowres/first/0: its metadata (zarr.json) is not what was written.",
@@ -137,10 +137,10 @@ def test_gc_leaves_items_with_damaged_metadata(study: Study) -> None:
     shutil.rmtree(study.root / "videos/second")
     actionprep(study, "scan")
     change_setting(study, "lowres/second/0", '"filter": "area"', '"filter": "arda"')
-    found = document(study, "gc", "--yes")
-    assert found["stray"] == ["lowres/second/1"]
+    actual = document(study, "gc", "--yes")
+    assert actual["stray"] == ["lowres/second/1"]
     reason = "Damaged item lowres/second/0: its metadata (zarr.json) is not what was written."
-    assert found["damaged"] == [{"item": "lowres/second/0", "reason": reason}]
+    assert actual["damaged"] == [{"item": "lowres/second/0", "reason": reason}]
     assert not (study.store.path / "lowres/second/1").exists()
     result = actionprep(study, "verify", "--repair")
     assert result.exit_code == 1
@@ -158,7 +158,7 @@ def test_repair_writes_metadata_of_folders_again(study: Study) -> None:
     assert result.exit_code == 2
     assert "'actionprep verify --repair' writes it again" in result.stderr
     places = ["zarr.json", "lowres/zarr.json", "lowres/first/zarr.json"]
-    assert [one["item"] for one in document(study, "verify")["damaged"]] == places
+    assert [entry["item"] for entry in document(study, "verify")["damaged"]] == places
     assert document(study, "verify", "--repair")["repaired"] == places
     assert document(study, "verify")["damaged"] == []
     assert Study(study.folder).store.digest() == before

@@ -74,7 +74,7 @@ def test_views_that_drift_apart_are_shown_by_scan_and_status(study: Study) -> No
     assert re.search(r"views drift apart +2 +first, second ", shown)
     assert "frames of view '1' come +1500 ppm later each than those of view '0': 0.002 s over the 1.6 s" in shown
     assert "Misaligned views" in actionprep(study, "status").stdout
-    assert "views drift apart" in {one["kind"] for one in document(study, "status")["alignment"]}
+    assert "views drift apart" in {entry["kind"] for entry in document(study, "status")["alignment"]}
 
 
 def test_tables_with_older_times_and_removed_ones_are_noticed(study: Study) -> None:
@@ -277,7 +277,9 @@ def test_scan_writes_a_template_to_annotate(study: Study) -> None:
     assert "exists and may have annotations" in again.stderr
     path.write_text(path.read_text().replace("first,,,", "first,0.2,0.6,wave"))
     study.folder.change("study", "segments", ["new.csv"])
-    assert [(one.onset, one.label) for one in open_study(study.root).catalog.segments_of("first")] == [(0.2, "wave")]
+    assert [(entry.onset, entry.label) for entry in open_study(study.root).catalog.segments_of("first")] == [
+        (0.2, "wave")
+    ]
 
 
 def test_scan_groups_findings_and_lists_all_in_a_file(study: Study) -> None:

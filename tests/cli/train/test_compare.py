@@ -58,8 +58,8 @@ def test_runs_are_compared_by_folder_by_name_and_all_of_them(swept, tmp_path):
     for named in (["runs/sweep"], ["sweep"], []):
         done = runner.invoke(app, ["compare", *named, *words])
         assert done.exit_code == 0, done.output
-        found = json.loads(done.stdout)
-        assert [row["accuracy"] for row in found["rows"]] == [row["accuracy"] for row in swept["comparison"]["rows"]]
+        result = json.loads(done.stdout)
+        assert [row["accuracy"] for row in result["rows"]] == [row["accuracy"] for row in swept["comparison"]["rows"]]
     assert (tmp_path / "out/compare.png").exists()
 
 

@@ -85,7 +85,7 @@ def test_fit_on_one_class_reports_the_classes_and_a_remedy(fit, tmp_path):
 def test_two_fits_of_one_second_have_a_run_each(fit, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda *_: "20260102-030405")
     runs = [fit("--recipe", "tiny.toml", "--json") for _ in range(2)]
-    assert [Path(json.loads(one.stdout)["run"]).name for one in runs] == [
+    assert [Path(json.loads(entry.stdout)["run"]).name for entry in runs] == [
         "tiny-20260102-030405", "tiny-20260102-030405-2",
     ]  # fmt: skip
     done = fit("--recipe", "tiny.toml")

@@ -167,8 +167,8 @@ def test_sweep_refuses_splits(project: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", [*ODD, "..", "...mp4", "x" * 200])
 def test_recording_name_of_video(name: str) -> None:
-    found = recording_name([Path("videos", f"{name}.mp4")])
-    assert found.isprintable()
-    assert not set(found) & set('/\\<>"')
-    assert not found.startswith(".")
-    assert len(found) <= 150
+    actual = recording_name([Path("videos", f"{name}.mp4")])
+    assert actual.isprintable()
+    assert not set(actual) & set('/\\<>"')
+    assert not actual.startswith(".")
+    assert len(actual) <= 150

@@ -33,8 +33,8 @@ def test_print_test_reports_the_calibration_by_val():
     ],
 )
 def test_print_test_reports_a_temperature_without_benefit(temperature, error, scaled, message):
-    found = {"from": "val", "temperature": temperature, "error": error, "scaled_error": scaled}
-    assert adjustments({"calibration": found}) == [message]
+    result = {"from": "val", "temperature": temperature, "error": error, "scaled_error": scaled}
+    assert adjustments({"calibration": result}) == [message]
 
 
 def test_print_folds_prints_words_and_numbers(capsys, monkeypatch):
@@ -46,7 +46,7 @@ def test_print_folds_prints_words_and_numbers(capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "Pooled, 10 snippets" in printed
     assert ["accuracy", "0.800", "0.600", "to", "0.950", "0.750", "0.250"] in [
-        one.split() for one in printed.splitlines()
+        entry.split() for entry in printed.splitlines()
     ]
     assert "{" not in printed
 

@@ -48,10 +48,10 @@ def entry(name="S001C001.p1.v2", dims=2, joints=17, frames=4, **more):
     rng = np.random.default_rng(2)
     keypoint = rng.uniform(0, 1000, (2, frames, joints, dims)).astype(np.float16)
     keypoint[1, 2:] = 0
-    found = {"frame_dir": name, "total_frames": frames, "label": 3, "keypoint": keypoint}
+    result = {"frame_dir": name, "total_frames": frames, "label": 3, "keypoint": keypoint}
     if dims == 2:
-        found |= {"keypoint_score": np.full((2, frames, joints), 0.7, np.float16), "img_shape": (1080, 1920)}
-    return {**found, **more}
+        result |= {"keypoint_score": np.full((2, frames, joints), 0.7, np.float16), "img_shape": (1080, 1920)}
+    return {**result, **more}
 
 
 def test_pyskl_2d_is_read_exactly_with_whole_ids_and_splits(tmp_path):
@@ -107,7 +107,7 @@ def test_pyskl_goes_out_as_plain_pickle_and_comes_back(tmp_path, half):
     assert write_pyskl(tmp_path / "out.pkl", items, half=half) == 2
     plain = pickle.loads((tmp_path / "out.pkl").read_bytes())
     assert plain["split"] == {"train": ["a.1", "b"], "val": ["b"]}
-    assert [one["label"] for one in plain["annotations"]] == [1, 0]
+    assert [each["label"] for each in plain["annotations"]] == [1, 0]
     assert "keypoint_score" not in plain["annotations"][1]
     for item, back in zip(items, read_pyskl(tmp_path / "out.pkl"), strict=True):
         kind = np.float16 if half else np.float32

@@ -119,7 +119,7 @@ def test_poses_change_their_layout():
 
 
 def test_people_are_packed_into_as_many_slots_as_the_fullest_frame_needs():
-    one, two = np.full((17, 3), 1.0), np.full((17, 3), 2.0)
-    keypoints, score = pack_persons([[one], [], [one, two]], 17)
+    entry, two = np.full((17, 3), 1.0), np.full((17, 3), 2.0)
+    keypoints, score = pack_persons([[entry], [], [entry, two]], 17)
     assert keypoints.shape == (3, 2, 17, 2)
     assert score[:, :, 0].tolist() == [[1, 0], [0, 0], [1, 2]]

@@ -44,8 +44,8 @@ def test_import_data_set_creates_catalog_poses_and_snippets(tmp_path):
     study = done.study
     assert done.report.ok
     assert done.report.num_frames == 0
-    assert [one.id for one in study.catalog.recordings][:2] == ["S001.clip00", "S001.clip01"]
-    assert [one.label for one in study.catalog.recordings][:4] == ["0", "1", "2", "0"]
+    assert [recording.id for recording in study.catalog.recordings][:2] == ["S001.clip00", "S001.clip01"]
+    assert [recording.label for recording in study.catalog.recordings][:4] == ["0", "1", "2", "0"]
     view = study.catalog.view("S001.clip03", 0)
     assert (view.num_frames, view.width, view.height, view.has_video) == (13, 128, 96, False)
     poses = study.poses("S001.clip03", view=0)
@@ -71,8 +71,8 @@ def test_official_splits_keep_their_published_test_part(tmp_path):
     # Recordings that are missing from a split are in no part.
     [parts] = stored_parts(study.store.item("split", "xset"))
     assert set(parts) == {f"S001.clip{number:02d}" for number in range(8)}
-    assert [one for one, part in parts.items() if part == "test"] == ["S001.clip00", "S001.clip04"]
-    notes = [one.message for one in study.catalog.findings if one.kind == "official split"]
+    assert [entry for entry, part in parts.items() if part == "test"] == ["S001.clip00", "S001.clip04"]
+    notes = [entry.message for entry in study.catalog.findings if entry.kind == "official split"]
     assert notes == ["split 'xsub' has a train and a val part and no test part: val is taken as test"]
 
 
@@ -103,7 +103,7 @@ def test_a_folder_of_files_gives_ids_with_their_folders(tmp_path):
     for place in ("s1/a", "s1/b", "s2/a"):
         write_npz(tmp_path / "data" / f"{place}.npz", made_poses(4), label="x")
     study = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz").study
-    assert [one.id for one in study.catalog.recordings] == ["s1/a", "s1/b", "s2/a"]
+    assert [recording.id for recording in study.catalog.recordings] == ["s1/a", "s1/b", "s2/a"]
 
 
 def test_two_recordings_of_one_id_are_an_error(tmp_path):
@@ -129,7 +129,7 @@ def test_import_reports_and_skips_a_recording_without_joints(tmp_path):
     done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
     assert [str(key) for key in done.report.built] == ["pose/a/0"]
     assert "'b' has no joint in any frame" in next(iter(done.report.quarantined.values()))
-    assert [one.kind for one in done.study.catalog.findings if "'b'" in one.message] == ["poses without people"]
+    assert [entry.kind for entry in done.study.catalog.findings if "'b'" in entry.message] == ["poses without people"]
 
 
 @pytest.mark.parametrize(
@@ -181,12 +181,12 @@ def test_real_msr_action3d_lands_with_its_official_split(tmp_path, shared_data):
     splits, refused = store_official_splits(study)
     assert (splits, refused) == (("cross_subject",), {})
     [parts] = stored_parts(study.store.item("split", "cross_subject"))
-    subjects = {one.id: int(one.subject[1:]) for one in study.catalog.recordings}
-    assert {subjects[one] % 2 for one, part in parts.items() if part == "test"} == {0}
-    assert {subjects[one] % 2 for one, part in parts.items() if part != "test"} == {1}
-    val = {subjects[one] for one, part in parts.items() if part == "val"}
+    subjects = {recording.id: int(recording.subject[1:]) for recording in study.catalog.recordings}
+    assert {subjects[recording] % 2 for recording, part in parts.items() if part == "test"} == {0}
+    assert {subjects[recording] % 2 for recording, part in parts.items() if part != "test"} == {1}
+    val = {subjects[recording] for recording, part in parts.items() if part == "val"}
     assert val
-    assert not val & {subjects[one] for one, part in parts.items() if part == "train"}
+    assert not val & {subjects[recording] for recording, part in parts.items() if part == "train"}
 
 
 def recordings_of_two_splits(folder):
@@ -203,7 +203,7 @@ def test_val_of_an_official_split_is_test_of_the_next_split(tmp_path):
     assert done.splits == ("split1", "split2")
     kinds = {
         name: {
-            part: {one.split("-")[1] for one, given in parts.items() if given == part}
+            part: {entry.split("-")[1] for entry, given in parts.items() if given == part}
             for part in ("train", "val", "test")
         }
         for name in done.splits
@@ -241,7 +241,7 @@ def test_val_is_a_share_of_train_without_a_suitable_split(tmp_path):
     done = import_poses(tmp_path / "study", [tmp_path / "data"], format="pose-npz")
     [parts] = stored_parts(done.study.store.item("split", "split1"))
     assert "val" in parts.values()
-    assert "even" in {one.split("-")[1] for one, part in parts.items() if part == "train"}
+    assert "even" in {entry.split("-")[1] for entry, part in parts.items() if part == "train"}
 
 
 @pytest.mark.parametrize(
@@ -276,9 +276,9 @@ def test_val_of_real_jhmdb_shares_no_source_with_train(tmp_path, shared_data):
     assert store_official_splits(study) == (("split1", "split2", "split3"), {})
     for name, other in (("split1", "split2"), ("split2", "split3"), ("split3", "split1")):
         [parts] = stored_parts(study.store.item("split", name))
-        for one in study.catalog.recordings:
-            tested = one.extra[other] == "test"
-            assert parts[one.id] == ("test" if one.extra[name] == "test" else "val" if tested else "train")
+        for recording in study.catalog.recordings:
+            tested = recording.extra[other] == "test"
+            assert parts[recording.id] == ("test" if recording.extra[name] == "test" else "val" if tested else "train")
 
 
 class Calls:
@@ -352,7 +352,7 @@ def test_import_quarantines_a_damaged_recording(tmp_path):
     [(key, reason)] = done.report.quarantined.items()
     assert str(key) == "pose/S001.clip02/0"
     assert "must be finite and at least 0; frame 1 has -1" in reason
-    [finding] = [one for one in done.study.catalog.findings if one.kind == "unreadable poses"]
+    [finding] = [entry for entry in done.study.catalog.findings if entry.kind == "unreadable poses"]
     assert "Scores of 'S001.clip02'" in finding.message
     assert done.study.build("snippets").ok
     assert len(done.study.snippets) == 11

@@ -59,10 +59,10 @@ def test_product_refuses_attributes_without_description() -> None:
 
 
 def test_products_finds_every_schema() -> None:
-    found = products()
-    assert {"frames", "keyframes", "lowres"} <= found.keys()
-    assert found["frames"] is FRAMES
-    for product in found.values():
+    result = products()
+    assert {"frames", "keyframes", "lowres"} <= result.keys()
+    assert result["frames"] is FRAMES
+    for product in result.values():
         assert all(isinstance(array, Array) and array.description for array in product.arrays)
         assert len({array.name for array in product.arrays}) == len(product.arrays)
 

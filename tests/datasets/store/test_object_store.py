@@ -202,10 +202,10 @@ def test_verify_finds_a_flipped_bit_in_every_object(s3: Proxy, files: ObjectFile
         at = len(content) // 2
         files.write(name, content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
         damaged = open_zarr_store(URL, check_root=False)
-        found = [damage for _, damage in damaged.verify() if damage is not None]
-        assert len(found) == 1, name
-        if found[0].is_folder:
-            damaged.repair_folders(found)
+        result = [damage for _, damage in damaged.verify() if damage is not None]
+        assert len(result) == 1, name
+        if result[0].is_folder:
+            damaged.repair_folders(result)
             assert files.read(name) == content
         files.write(name, content)
     assert all(damage is None for _, damage in open_store(URL).verify())

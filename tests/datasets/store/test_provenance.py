@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Store:
 
 def test_those_in_the_middle_are_found_too(store: Store) -> None:
     groups = made_alike(provenance_of(store, store.items("tracks")))
-    assert [len(one.keys) for one in groups] == [8, 2]
+    assert [len(group.keys) for group in groups] == [8, 2]
     assert difference(groups) == "grid 20 (8 items); grid 8 (2 items: c/0, c/1)"
 
 

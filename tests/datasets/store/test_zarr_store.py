@@ -140,8 +140,8 @@ def test_metadata_that_is_lost_or_is_not_an_items_is_damage(store: Store) -> Non
     (store.path / cut.path / "zarr.json").write_text(json.dumps(document))
     assert store.items() == [lost, cut, kept]
     assert store.intact(store.items()) == [kept]
-    found = {key: damage is not None for key, damage in store.verify()}
-    assert found == {lost: True, cut: True, kept: False}
+    result = {key: damage is not None for key, damage in store.verify()}
+    assert result == {lost: True, cut: True, kept: False}
     with pytest.raises(
         DamagedItemError, match=r"m/a/0: its metadata \(zarr.json\) is lost .* Run 'actionprep verify --repair'"
     ):
@@ -173,8 +173,8 @@ def test_every_flipped_bit_is_found_and_never_returned(store: Store, codec: str)
         clean = path.read_bytes()
         at = int(generator.integers(len(clean)))
         path.write_bytes(clean[:at] + bytes([clean[at] ^ (1 << int(generator.integers(8)))]) + clean[at + 1 :])
-        [(found, damage)] = list(Store(store.url).verify())
-        assert found == key
+        [(result, damage)] = list(Store(store.url).verify())
+        assert result == key
         assert damage is not None
         name = path.relative_to(store.path / key.path).parts[0]
         with pytest.raises(DamagedItemError, match="Damaged array"):
@@ -401,8 +401,8 @@ def test_verify_survives_wrong_array_metadata_without_checksum(store: Store, nam
     as_schema_1(store)
     path = store.path / key.path / "x/zarr.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
-    found = {each: damage is not None for each, damage in Store(store.url).verify()}
-    assert found == {key: True, kept: False}
+    result = {each: damage is not None for each, damage in Store(store.url).verify()}
+    assert result == {key: True, kept: False}
 
 
 def test_verify_survives_flips_in_metadata_without_checksum(store: Store) -> None:
@@ -457,12 +457,12 @@ def test_missing_array_metadata_and_folder_metadata_are_damage(store: Store) -> 
     key = put(store, "a", "0")
     (store.path / key.path / "x/zarr.json").unlink()
     (store.path / "m/zarr.json").unlink()
-    assert [(one.place, one.reason) for one in damage_of(store)] == [
+    assert [(entry.place, entry.reason) for entry in damage_of(store)] == [
         ("m/zarr.json", "Damaged folder: m/zarr.json is not what was written."),
         ("m/a/0", "Damaged array m/a/0/x: its metadata (zarr.json) is missing."),
     ]
     store.repair_folders(damage_of(store))
-    assert [one.place for one in damage_of(store)] == ["m/a/0"]
+    assert [entry.place for entry in damage_of(store)] == ["m/a/0"]
 
 
 def test_damaged_root_is_refused_and_repaired(store: Store) -> None:
@@ -491,8 +491,8 @@ def test_damaged_metadata_behind_a_url_is_found(store: Store) -> None:
     path = store.path / key.path / "zarr.json"
     path.write_text(path.read_text().replace('"fingerprint": "f"', '"fingerprint": "g"'))
     (store.path / kept.path / "x/zarr.json").write_text("{")
-    found = {each: damage.reason for each, damage in Store(f"file://{store.path}").verify() if damage}
-    assert found == {
+    result = {each: damage.reason for each, damage in Store(f"file://{store.path}").verify() if damage}
+    assert result == {
         key: "Damaged item m/a/0: its metadata (zarr.json) is not what was written.",
         kept: "Damaged array m/b/0/x: its metadata (zarr.json) is not what was written.",
     }

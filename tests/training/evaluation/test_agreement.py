@@ -80,16 +80,16 @@ def test_fleiss_kappa_of_two_equal_raters_is_one() -> None:
 
 
 def test_bouts_match_by_overlap() -> None:
-    one = {"r": [Segment(0, 0.1, "a"), Segment(0.12, 0.18, "a")]}
+    entry = {"r": [Segment(0, 0.1, "a"), Segment(0.12, 0.18, "a")]}
     two = {"r": [Segment(0, 0.06, "a")]}
-    pair = agreement_of({"one": one, "two": two}, SPAN).pairs[1]
+    pair = agreement_of({"one": entry, "two": two}, SPAN).pairs[1]
     assert (pair.label, pair.bouts, pair.other_bouts) == ("a", 2, 1)
     assert pair.f1 == pytest.approx((2 / 3, 2 / 3, 2 / 3))
 
 
 def test_overlapping_labels_are_compared_one_by_one() -> None:
-    one = {"r": [Segment(0, 0.1, "a"), Segment(0.05, 0.1, "b")]}
-    result = agreement_of({"one": one, "two": {"r": [Segment(0, 0.1, "a")]}}, SPAN)
+    entry = {"r": [Segment(0, 0.1, "a"), Segment(0.05, 0.1, "b")]}
+    result = agreement_of({"one": entry, "two": {"r": [Segment(0, 0.1, "a")]}}, SPAN)
     assert result.overlapping == ("one",)
     assert [pair.label for pair in result.pairs] == ["a", "b"]
     assert "" not in result.fleiss

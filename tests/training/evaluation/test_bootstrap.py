@@ -68,10 +68,10 @@ def test_intervals_do_not_resample_splits():
 
 
 def test_all_right_has_the_score_interval_and_no_interval_of_f1():
-    one = SeedAnswers(
+    entry = SeedAnswers(
         np.eye(2, dtype=int)[[0, 1, 0]], np.eye(2, dtype=int)[[0, 1, 0]], np.arange(3), np.eye(2)[[0, 1, 0]]
     )
-    accuracy, macro_f1, precision = intervals([one], repeats=50)
+    accuracy, macro_f1, precision = intervals([entry], repeats=50)
     assert (precision.value, np.isnan(precision.low)) == (1.0, True)
     # Wilson's lower bound of n out of n is n / (n + z^2).
     assert (accuracy.low, accuracy.high) == pytest.approx((3 / (3 + 1.959964**2), 1.0))

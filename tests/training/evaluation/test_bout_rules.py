@@ -81,6 +81,6 @@ def test_tune_rules_needs_true_bouts() -> None:
 
 
 def test_f1_at_50_counts_over_recordings() -> None:
-    one, two = [Segment(0, 1, "a")], [Segment(0, 0.4, "a")]
-    assert f1_at_50({"r": one, "s": one}, {"r": one, "s": two}) == pytest.approx(0.5)
-    assert f1_at_50({"r": one}, {"s": one}) == 0.0
+    entry, two = [Segment(0, 1, "a")], [Segment(0, 0.4, "a")]
+    assert f1_at_50({"r": entry, "s": entry}, {"r": entry, "s": two}) == pytest.approx(0.5)
+    assert f1_at_50({"r": entry}, {"s": entry}) == 0.0

@@ -102,7 +102,7 @@ def test_no_other_threshold_gives_a_better_f1(seed):
         return 2 * (predicts & (actual[:, label] == 1)).sum() / max(predicts.sum() + actual[:, label].sum(), 1)
 
     for label in range(3):
-        best = max(f1(label, one) for one in np.linspace(0, 1, 501))
+        best = max(f1(label, entry) for entry in np.linspace(0, 1, 501))
         assert f1(label, thresholds[label]) >= best - 1e-9 or not actual[:, label].any()
 
 

@@ -51,9 +51,9 @@ def tested(run, store) -> dict:
 
 
 def truth(recording: str, time: float) -> str:
-    for one in motions_of(int(recording.removeprefix("take_"))):
-        if one.onset <= time + 1e-9 < one.offset:
-            return one.label
+    for entry in motions_of(int(recording.removeprefix("take_"))):
+        if entry.onset <= time + 1e-9 < entry.offset:
+            return entry.label
     return "still"
 
 
@@ -79,7 +79,7 @@ def test_frame_metrics_match_the_table_of_frames(run, tested):
         there = sum(row["actual"] == label for row in rows)
         both = sum(row["actual"] == row["predicted"] == label for row in rows)
         f1.append(2 * both / (expected + there) if expected + there else np.nan)
-        [mine] = [one for one in frames["classes"] if one["label"] == label]
+        [mine] = [frame for frame in frames["classes"] if frame["label"] == label]
         assert mine["frames"] == there
     assert frames["metrics"]["macro_f1"] == pytest.approx(np.nanmean(f1))
     assert json.loads((run.folder / "test.json").read_text())["frames"]["metrics"] == pytest.approx(frames["metrics"])
@@ -105,13 +105,13 @@ def test_report_shows_frame_metrics(run, tested):
 def test_frame_predictions_average_the_windows_at_each_frame(run, store):
     [line] = predict(run, store, recordings=["take_11"])
     code, share = line.votes(line.frame_times)
-    expected = [line.labels[one] for one in code]
+    expected = [line.labels[entry] for entry in code]
     right = np.mean([label == truth("take_11", time) for label, time in zip(expected, line.frame_times, strict=True)])
     assert right > 0.5
     assert (share > 0).all()
     # Windows of 1.5 s cannot separate actions that change within them.
     assert (line.offset - line.onset).max() < 0.3
-    changes = sum(one != other for one, other in zip(expected[1:], expected[:-1], strict=True))
+    changes = sum(entry != other for entry, other in zip(expected[1:], expected[:-1], strict=True))
     assert changes >= 2
     assert line.frames_csv().splitlines()[1].startswith("take_11,0.000,")
 
@@ -165,8 +165,8 @@ def test_variants_are_averaged_at_the_instants_of_the_first():
 )
 def test_the_nearest_instant_is_found(time, wanted):
     result = nearest(np.array(time), np.array(wanted))
-    for at, one in zip(result, wanted, strict=True):
-        assert abs(time[at] - one) <= min(abs(other - one) for other in time) + 1e-12
+    for at, entry in zip(result, wanted, strict=True):
+        assert abs(time[at] - entry) <= min(abs(other - entry) for other in time) + 1e-12
 
 
 def test_a_window_is_parted_half_way_between_its_instants():

@@ -63,7 +63,7 @@ def test_metrics_of_several_labels_equal_scikit_learn(sklearn, seed):
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=40))
 def test_average_precision_with_equal_scores_equals_scikit_learn(sklearn, pairs):
-    actual, score = np.array([one for one, _ in pairs]), np.array([value for _, value in pairs], float)
+    actual, score = np.array([entry for entry, _ in pairs]), np.array([value for _, value in pairs], float)
     result = metrics.average_precision(actual, score)
     if not actual.any():
         assert np.isnan(result)

@@ -27,9 +27,11 @@ def log_likelihood(probabilities, actual, weights):
 @given(seed=st.integers(0, 10_000), first=st.floats(0, 1), multi_label=st.booleans())
 def test_the_logarithmic_pool_is_the_product_of_powers(seed, first, multi_label):
     probabilities, _ = some(seed, multi_label=multi_label)
-    one, other = probabilities
-    product = one**first * other ** (1 - first)
-    total = product + (1 - one) ** first * (1 - other) ** (1 - first) if multi_label else product.sum(1, keepdims=True)
+    entry, other = probabilities
+    product = entry**first * other ** (1 - first)
+    total = (
+        product + (1 - entry) ** first * (1 - other) ** (1 - first) if multi_label else product.sum(1, keepdims=True)
+    )
     result = pooled(probabilities, np.array([first, 1 - first]), "log", multi_label=multi_label)
     np.testing.assert_allclose(result, product / total, rtol=1e-6)
 

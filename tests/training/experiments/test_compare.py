@@ -313,7 +313,7 @@ def test_comparison_reports_seeds_tested_on_other_snippets(project, tmp_path):
 def test_fusions_stand_beside_the_runs_that_they_ask(project, tmp_path):
     runs = [project / f"runs/seed-{seed}" for seed in (0, 1)]
     made = fuse(runs, tmp_path / "both", weights="equal")
-    alone, both = (compare(one, repeats=50, seconds=0.01).rows[0] for one in ([runs[0]], [tmp_path / "both"]))
+    alone, both = (compare(entry, repeats=50, seconds=0.01).rows[0] for entry in ([runs[0]], [tmp_path / "both"]))
     assert both.name == "fusion of tiny + tiny"
     assert both.accuracy.value == pytest.approx(made.tested["metrics"]["accuracy"])
     assert both.cost.parameters == 2 * alone.cost.parameters

@@ -93,8 +93,8 @@ def test_each_stored_split_is_a_training_and_a_row_gives_their_mean(with_splits,
     assert tested == {"one": {"s1"}, "two": {"s2"}, "three": {"s3"}}
     [row] = outcome.comparison.rows
     values = [Run(job.folder).tested["metrics"] for job in outcome.jobs]
-    assert row.accuracy.value == pytest.approx(np.mean([one["accuracy"] for one in values]))
-    assert row.macro_f1.value == pytest.approx(np.mean([one["macro_f1"] for one in values]))
+    assert row.accuracy.value == pytest.approx(np.mean([value["accuracy"] for value in values]))
+    assert row.macro_f1.value == pytest.approx(np.mean([value["macro_f1"] for value in values]))
     assert (row.seeds, row.splits, row.folds, row.snippets) == ((0, 1), ("one", "two", "three"), 1, 18)
     assert outcome.comparison.cells()[1][0][-1] == "2 seeds x 3 splits"
 
@@ -168,9 +168,9 @@ def test_sweep_reports_failed_combinations_and_trains_others(store, tmp_path, op
 
 @pytest.mark.slow
 def test_sweep_with_two_processes_gives_the_same_runs(store, tmp_path, options):
-    one = sweep(store, [TINY], tmp_path / "one", **options)
+    entry = sweep(store, [TINY], tmp_path / "one", **options)
     two = sweep(store, [TINY], tmp_path / "two", jobs=2, **options)
-    for mine, other in zip(one.jobs, two.jobs, strict=True):
+    for mine, other in zip(entry.jobs, two.jobs, strict=True):
         rows = [[{**row, "seconds": 0} for row in Run(job.folder).metrics] for job in (mine, other)]
         assert rows[0] == rows[1]
 

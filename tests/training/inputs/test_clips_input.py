@@ -33,7 +33,7 @@ def test_a_test_clip_is_the_stored_bytes_where_nothing_is_scaled(store):
 def test_squeezed_clips_show_the_full_frame_in_a_square(store):
     result = dataset(store, LowresInput(frames=12, size=12, fit="squeeze")).batch([0])["clip"][0, 0].numpy()
     stored = store.item("lowres", "s1_left_0", "0")["rgb_24"][:, :, :, 0]
-    expected = np.stack([cv2.resize(one, (12, 12), interpolation=cv2.INTER_AREA) for one in stored])
+    expected = np.stack([cv2.resize(entry, (12, 12), interpolation=cv2.INTER_AREA) for entry in stored])
     assert np.abs(result.astype(int) - expected).mean() < 6
 
 
@@ -76,11 +76,11 @@ def test_what_moves_is_found():
 
 def test_training_samples_are_functions_of_seed_epoch_and_snippet(store):
     settings = LowresInput(frames=6, size=16, crop=(0.6, 1.0), rotation=0.2, brightness=0.3, trim=0.2, time_warp=0.4)
-    one = dataset(store, settings, train=True, seed=3)
-    whole = one.batch([0, 3, 4], epoch=2, augment=True)["clip"]
-    alone = one.batch([3], epoch=2, augment=True)["clip"]
+    entry = dataset(store, settings, train=True, seed=3)
+    whole = entry.batch([0, 3, 4], epoch=2, augment=True)["clip"]
+    alone = entry.batch([3], epoch=2, augment=True)["clip"]
     torch.testing.assert_close(whole[1:2], alone)
-    assert not torch.allclose(alone, one.batch([3], epoch=3, augment=True)["clip"])
+    assert not torch.allclose(alone, entry.batch([3], epoch=3, augment=True)["clip"])
 
 
 def test_workers_that_read_as_needed_give_what_memory_gives(store):
@@ -92,9 +92,9 @@ def test_workers_that_read_as_needed_give_what_memory_gives(store):
         loader = SnippetLoader(data, batch=4, shuffle=True, workers=workers)
         batches.append([data.augmented(batch) for batch in loader])
     assert len(batches[0]) == 2
-    for one, other in zip(*batches, strict=True):
-        torch.testing.assert_close(one["clip"], other["clip"])
-        assert one["row"].tolist() == other["row"].tolist()
+    for entry, other in zip(*batches, strict=True):
+        torch.testing.assert_close(entry["clip"], other["clip"])
+        assert entry["row"].tolist() == other["row"].tolist()
 
 
 def test_variants_are_clips_times_crops_and_the_first_is_the_middle(store):
@@ -109,7 +109,7 @@ def test_variants_are_clips_times_crops_and_the_first_is_the_middle(store):
         result.append(data.augmented(data.batch([0]))["clip"])
     torch.testing.assert_close(result[0], middle)
     stored = store.item("lowres", "s1_left_0", "0")["rgb_24"][:]
-    first_frames = {tuple(one[0, :, 0].flatten().tolist()) for one in result}
+    first_frames = {tuple(entry[0, :, 0].flatten().tolist()) for entry in result}
     assert len(first_frames) == 9
     # Crop 1 of the middle clip is at the left edge, crop 2 at the right edge.
     plain = dataset(store, LowresInput(frames=4, size=24, sampling="dense", crops=3))

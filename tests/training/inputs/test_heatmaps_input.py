@@ -257,7 +257,7 @@ def test_impossible_volumes_are_refused(changes, message):
 def test_the_random_numbers_of_a_sample_do_not_depend_on_its_batch(store):
     reader = reader_of(store, views=["0"])
     draws = [Draws(1, 2, rows) for rows in ([0, 1, 2], [2])]
-    together, alone = (reader.augment(reader.read(one.rows, one), Draws(3, 2, one.rows)) for one in draws)
+    together, alone = (reader.augment(reader.read(draw.rows, draw), Draws(3, 2, draw.rows)) for draw in draws)
     torch.testing.assert_close(together["clip"][2:], alone["clip"], atol=1e-5, rtol=0)
     assert reader.table.labels == CLASSES
 

@@ -146,7 +146,7 @@ def test_bones_change_their_length_and_joints_below_move_along():
     longer = scale_bones(points, score, KINECT, factors)
     torch.testing.assert_close(longer[..., KINECT.root, :], points[..., KINECT.root, :])
     for joint, parent in KINECT.bones:
-        old, new = (one[..., joint, :] - one[..., parent, :] for one in (points, longer))
+        old, new = (entry[..., joint, :] - entry[..., parent, :] for entry in (points, longer))
         torch.testing.assert_close(new, old * factors[0, joint], atol=1e-3, rtol=1e-4)
 
 
@@ -156,7 +156,7 @@ def test_bones_beside_a_missing_joint_keep_their_length():
     score = torch.ones(points.shape[:-1])
     score[..., wrist] = 0
     longer = scale_bones(points, score, KINECT, torch.full((1, 20), 2.0))
-    before, after = (one[..., hand, :] - one[..., elbow, :] for one in (points, longer))
+    before, after = (entry[..., hand, :] - entry[..., elbow, :] for entry in (points, longer))
     torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-4)
 
 
@@ -174,8 +174,8 @@ def test_every_shift_of_the_range_is_drawn():
     points, score = joints(batch=200, persons=1)
     moved, _ = augmented(points, score, temporal_shift=2)
     result = {
-        by for by in range(-3, 4) for one in range(200)
-        if torch.allclose(moved[one], shift_in_time(points[:1], score[:1], torch.tensor([by]))[0][0], atol=1e-3)
+        by for by in range(-3, 4) for entry in range(200)
+        if torch.allclose(moved[entry], shift_in_time(points[:1], score[:1], torch.tensor([by]))[0][0], atol=1e-3)
     }  # fmt: skip
     assert result == {-2, -1, 0, 1, 2}
 

@@ -100,9 +100,9 @@ def test_a_box_reaches_from_minus_one_to_one_on_its_longest_side(store):
 
 def test_shifted_and_magnified_poses_give_the_same_input(tmp_path):
     points = np.random.default_rng(1).normal(50, 20, (6, 1, 17, 2))
-    one = one_recording(tmp_path / "a", points)
+    entry = one_recording(tmp_path / "a", points)
     other = one_recording(tmp_path / "b", points * 3 + [200, -40])
-    result = [reader_of(store, frames=6).read([0])["keypoints"] for store in (one, other)]
+    result = [reader_of(store, frames=6).read([0])["keypoints"] for store in (entry, other)]
     torch.testing.assert_close(*result, atol=1e-4, rtol=1e-4)
 
 
@@ -200,9 +200,9 @@ def test_reading_from_the_store_row_by_row_equals_reading_from_memory(store):
     assert held.in_memory
     assert not streamed.in_memory
     for draws in (None, Draws(0, 1, [2, 5])):
-        one, other = held.read([2, 5], draws), streamed.read([2, 5], Draws(0, 1, [2, 5]) if draws else None)
-        for name in one:
-            torch.testing.assert_close(one[name], other[name], msg=name)
+        entry, other = held.read([2, 5], draws), streamed.read([2, 5], Draws(0, 1, [2, 5]) if draws else None)
+        for name in entry:
+            torch.testing.assert_close(entry[name], other[name], msg=name)
 
 
 def test_mirrored_sample_swaps_sides_and_maps_its_label(store):

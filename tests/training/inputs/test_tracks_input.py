@@ -157,7 +157,7 @@ def test_track_augmentation_is_a_similarity_of_points(store):
     for sample in range(2):
         for view in range(2):
             keep = batch["valid"][sample, :, view]
-            before, after = (one["xy"][sample, :, view][keep].double() for one in (batch, changed))
+            before, after = (entry["xy"][sample, :, view][keep].double() for entry in (batch, changed))
             homogeneous = torch.cat([before, torch.ones(len(before), 1)], 1)
             fitted = torch.linalg.lstsq(homogeneous, after).solution
             torch.testing.assert_close(homogeneous @ fitted, after, atol=1e-4, rtol=1e-4)

@@ -213,7 +213,7 @@ def test_folds_from_another_machine_resume(tmp_path, monkeypatch):
 
 def test_no_recipe_asks_for_bfloat16_where_it_may_be_slower():
     named = {name: find_recipe(name) for name in recipe_names()}
-    assert {one.precision for one in named.values()} == {"auto", "32-true"}
+    assert {entry.precision for entry in named.values()} == {"auto", "32-true"}
     convolutions = {name for name in named if name.startswith(("i3d", "poseconv3d"))}
-    assert {name for name, one in named.items() if one.channels_last} == convolutions
+    assert {name for name, entry in named.items() if entry.channels_last} == convolutions
     assert all(named[name].precision == "auto" for name in convolutions)

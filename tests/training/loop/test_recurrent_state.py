@@ -61,7 +61,7 @@ def test_a_window_follows_the_one_that_ends_where_it_begins():
 
 def test_windows_that_overlap_are_chains_side_by_side():
     onset = 0.1 + 0.3 * np.arange(12)
-    table = windows(*((0, one, one + 0.9) for one in onset))
+    table = windows(*((0, entry, entry + 0.9) for entry in onset))
     before = previous_windows(table, np.arange(12))
     assert before.tolist() == [-1, -1, -1, *range(9)]
     assert [turn.tolist() for turn in rounds_of(before)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
@@ -75,16 +75,16 @@ def test_rounds_of_order_each_window_after_its_predecessor(result):
     table = windows(*((code, start / 10, (start + length) / 10) for code, start, length in result))
     before = previous_windows(table, np.arange(len(result)))
     turns = rounds_of(before)
-    turn = {int(one): number for number, some in enumerate(turns) for one in some}
+    turn = {int(entry): number for number, some in enumerate(turns) for entry in some}
     assert sorted(turn) == list(range(len(result)))
-    for one, (code, start, _) in enumerate(result):
+    for entry, (code, start, _) in enumerate(result):
         ending = [x for x, (other, begin, length) in enumerate(result) if other == code and begin + length == start]
         if ending:
-            assert before[one] in ending
-            assert result[before[one]][1] == min(result[x][1] for x in ending)
-            assert turn[one] == turn[int(before[one])] + 1
+            assert before[entry] in ending
+            assert result[before[entry]][1] == min(result[x][1] for x in ending)
+            assert turn[entry] == turn[int(before[entry])] + 1
         else:
-            assert (before[one], turn[one]) == (-1, 0)
+            assert (before[entry], turn[entry]) == (-1, 0)
 
 
 @pytest.mark.parametrize("name", ["track-lstm", "track-cnn-lstm"])
@@ -98,7 +98,7 @@ def test_state_over_chunks_equals_the_full_recording(name):
         whole, end = model.advance(xy, valid, there)
         state, parts = None, []
         for first, last in ((0, 6), (6, 12), (12, 13), (13, 24)):
-            part, state = model.advance(*(one[:, first:last] for one in (xy, valid, there)), state=state)
+            part, state = model.advance(*(entry[:, first:last] for entry in (xy, valid, there)), state=state)
             parts.append(part)
         torch.testing.assert_close(torch.cat(parts, 1), whole)
         torch.testing.assert_close(state.hidden, end.hidden)
@@ -201,7 +201,10 @@ def test_training_carries_the_state_of_preceding_windows(store):
 def test_carried_state_without_adjacent_windows_is_reported(tmp_path, length_s, stride_s, carry, warns):
     store = make_changing_store(tmp_path / "store", length_s=length_s, stride_s=stride_s)
     plan = TrainingPlan.make(store, frame_recipe(carry=carry), snippets="default", split=SPLIT, views=None)
-    assert any(one.startswith("carry = true has no effect: no window in train") for one in plan.sentences) is warns
+    assert (
+        any(sentence.startswith("carry = true has no effect: no window in train") for sentence in plan.sentences)
+        is warns
+    )
 
 
 def test_a_model_without_a_state_cannot_carry_one(store, run):

@@ -79,7 +79,7 @@ def test_coco_real_files_keep_their_names(shared_data, name, joints, first):
     assert skeleton(items[0].poses.skeleton).joints[0] == first
     # One joint checked by hand against the annotation of the same image.
     image = items[0].extra["image_ids"][0]
-    person = next(one for one in content["annotations"] if one["image_id"] == image)
+    person = next(entry for entry in content["annotations"] if entry["image_id"] == image)
     x, y, flag = person["keypoints"][6:9]
     assert items[0].poses.keypoints[0, 0, 2].tolist() == pytest.approx([x, y] if flag else [0, 0])
 
@@ -130,8 +130,8 @@ def test_alphapose_real_video_is_one_recording(shared_data):
     path = shared_data / "foreign" / "alphapose" / "alphapose-results.json"
     content = json.loads(path.read_text())
     [item] = read_poses(path)
-    assert item.poses.num_frames == len({one["image_id"] for one in content})
-    nose = next(one for one in content if one["image_id"] == "10.jpg")["keypoints"][:2]
+    assert item.poses.num_frames == len({entry["image_id"] for entry in content})
+    nose = next(entry for entry in content if entry["image_id"] == "10.jpg")["keypoints"][:2]
     at = item.poses.frame_index.tolist().index(10)
     assert item.poses.keypoints[at, 0, 0].tolist() == pytest.approx(nose, rel=1e-5)
 

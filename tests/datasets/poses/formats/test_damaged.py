@@ -17,7 +17,7 @@ BODY = "7 0 0 0 0 0 0 0 0 2\n25\n" + f"{JOINT}\n" * 25
 
 
 def annotation(name="a.b", **more):
-    found = {
+    result = {
         "frame_dir": name,
         "total_frames": 3,
         "label": 0,
@@ -25,7 +25,7 @@ def annotation(name="a.b", **more):
         "keypoint_score": np.ones((1, 3, 17), np.float16),
         "img_shape": (100, 200),
     }
-    return {**found, **more}
+    return {**result, **more}
 
 
 @pytest.mark.parametrize(
@@ -189,8 +189,8 @@ def test_wrong_arrays_of_an_npz_are_refused(tmp_path, more, message):
 
 @pytest.mark.parametrize("offsets", [np.array([]), np.array(5), np.array([-1, 5]), np.array([2, 5]), np.array([0, 4])])
 def test_offsets_must_cut_all_frames(tmp_path, offsets):
-    one = {name: np.array([1]) for name in ("action", "subject", "instance")}
-    np.savez(tmp_path / "msr.npz", joints_xyzc=np.ones((5, 20, 4)), offsets=offsets, **one)
+    entry = {name: np.array([1]) for name in ("action", "subject", "instance")}
+    np.savez(tmp_path / "msr.npz", joints_xyzc=np.ones((5, 20, 4)), offsets=offsets, **entry)
     with pytest.raises(InputError, match=r"'offsets' in .* do not cut 5 frames into 1 clips"):
         list(read_poses(tmp_path / "msr.npz"))
     parts = {"xy": np.ones((5, 15, 2)), "label": np.array(["run"]), "offsets": offsets}
@@ -253,9 +253,9 @@ def test_damaged_recording_is_reported_and_the_others_are_read(tmp_path, format)
     path = damaged_set(tmp_path, format)
     options = {"skeleton": "coco17"} if format in ("coco", "pose-csv") else {}
     reported = {}
-    found = [item.recording for item in read_poses(path, format, damaged=reported.__setitem__, **options)]
+    result = [item.recording for item in read_poses(path, format, damaged=reported.__setitem__, **options)]
     above = "run/" if format == "jhmdb" else ""
-    assert found == [f"{above}a.1", f"{above}c.3"]
+    assert result == [f"{above}a.1", f"{above}c.3"]
     assert list(reported) == [f"{above}b.2"]
     with pytest.raises(InputError) as problem:
         list(read_poses(path, format, **options))

@@ -54,10 +54,10 @@ def test_npz_read_as_pickle_names_the_right_format(tmp_path, arrays, hint):
 
 def person(value, joints=25, hands=False):
     triples = [number for joint in range(joints) for number in (value + joint, value, 0.5)]
-    found = {"person_id": [-1], "pose_keypoints_2d": triples}
+    result = {"person_id": [-1], "pose_keypoints_2d": triples}
     if hands:
-        found["hand_left_keypoints_2d"] = [1.0, 2.0, 0.9] * 21
-    return found
+        result["hand_left_keypoints_2d"] = [1.0, 2.0, 0.9] * 21
+    return result
 
 
 def openpose(folder, frames):
@@ -159,8 +159,8 @@ def test_real_openpose_output_of_four_cameras(shared_data):
     assert min(item.extra["limb_length_ratio"] for item in items) > 1.5
     poses = items[1].poses
     assert poses.present[42].sum() == len(raw["people"])
-    for slot, one in enumerate(raw["people"]):
-        triples = np.asarray(one["pose_keypoints_2d"], np.float32).reshape(25, 3)
+    for slot, entry in enumerate(raw["people"]):
+        triples = np.asarray(entry["pose_keypoints_2d"], np.float32).reshape(25, 3)
         seen = triples[:, 2] > 0
         assert np.array_equal(poses.keypoints[42, slot][seen], triples[seen, :2])
         assert np.array_equal(poses.score[42, slot], triples[:, 2])
@@ -228,7 +228,7 @@ def test_real_coco_style_files(shared_data, name, layout, recordings):
     assert [item.recording for item in items] == recordings
     assert {item.poses.skeleton for item in items} == {layout}
     raw = json.loads(path.read_text())["annotations"]
-    people = sum(bool(np.asarray(one["keypoints"])[2::3].any()) or "lefthand_kpts" in one for one in raw)
+    people = sum(bool(np.asarray(entry["keypoints"])[2::3].any()) or "lefthand_kpts" in entry for entry in raw)
     assert 0 < sum(int(item.poses.present.sum()) for item in items) <= people
 
 

@@ -74,12 +74,12 @@ def test_large_arrays_stay_in_the_file_until_they_are_read(tmp_path, protocol):
         "words": {"a" * 600},
         "raw": b"\xff" * 700,
     }
-    found = load_pickle(write(tmp_path, pickle.dumps(large, protocol)), later=True)
-    assert same(large, in_memory(found))
+    result = load_pickle(write(tmp_path, pickle.dumps(large, protocol)), later=True)
+    assert same(large, in_memory(result))
     # Protocol 0 has no lengths, so the content is read at once.
     if protocol:
-        assert isinstance(found["whole"], StoredArray)
-        assert (found["whole"].shape, found["whole"].dtype) == ((40_000,), np.int64)
+        assert isinstance(result["whole"], StoredArray)
+        assert (result["whole"].shape, result["whole"].dtype) == ((40_000,), np.int64)
 
 
 def test_a_data_set_takes_the_memory_of_its_names(tmp_path):
@@ -87,7 +87,7 @@ def test_a_data_set_takes_the_memory_of_its_names(tmp_path):
     tracemalloc.start()
     try:
         arrays = load_pickle(path, later=True)
-        assert [float(one.read()[-1]) for one in arrays] == list(range(10))
+        assert [float(entry.read()[-1]) for entry in arrays] == list(range(10))
         # Only one of the ten arrays at a time, and its read buffer.
         assert tracemalloc.get_traced_memory()[1] < 6e6
     finally:
@@ -123,9 +123,9 @@ def test_arrays_that_are_shared_stay_shared_and_loops_end(tmp_path):
     array = np.arange(3)
     loop: dict = {"a": array, "b": array}
     loop["self"] = loop
-    found = load_pickle(write(tmp_path, pickle.dumps(loop)))
-    assert found["a"] is found["b"]
-    assert found["self"] is found
+    result = load_pickle(write(tmp_path, pickle.dumps(loop)))
+    assert result["a"] is result["b"]
+    assert result["self"] is result
 
 
 class Calls:
@@ -233,9 +233,9 @@ def test_pickle_that_unfolds_is_refused(tmp_path, monkeypatch, name, content, la
 
 def test_pickle_array_that_is_listed_often_is_read_once(tmp_path):
     array = np.arange(100_000)
-    found = in_memory(load_pickle(write(tmp_path, pickle.dumps([array] * 1000)), later=True))
-    assert len(found) == 1000
-    assert found[0] is found[-1]
+    result = in_memory(load_pickle(write(tmp_path, pickle.dumps([array] * 1000)), later=True))
+    assert len(result) == 1000
+    assert result[0] is result[-1]
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -273,10 +273,10 @@ def npz(tmp_path, **arrays):
 
 def test_npz_arrays_come_back_and_only_those_named(tmp_path):
     path = npz(tmp_path, a=np.arange(4), b=np.array("text"), c=np.zeros((2, 0), np.float16))
-    found = load_npz(path)
-    assert list(found) == ["a", "b", "c"]
-    assert found["a"].tolist() == [0, 1, 2, 3]
-    assert str(found["b"]) == "text"
+    result = load_npz(path)
+    assert list(result) == ["a", "b", "c"]
+    assert result["a"].tolist() == [0, 1, 2, 3]
+    assert str(result["b"]) == "text"
     assert list(load_npz(path, ["b"])) == ["b"]
 
 
@@ -344,22 +344,22 @@ def test_mat_arrays_equal_those_of_scipy(tmp_path, dtype, packed):
     values = np.random.default_rng(0).uniform(0, 100, (2, 15, 7)).astype(dtype)
     content = {"a": values, "whole": np.arange(6.0).reshape(2, 3), "empty": np.zeros((0, 3)), "one": 5}
     savemat(tmp_path / "x.mat", {**content, "text": "NE", "cells": np.array([1, "b"], object)}, do_compression=packed)
-    found, truth = load_mat(tmp_path / "x.mat"), loadmat(tmp_path / "x.mat")
-    assert found.keys() == {*content, "text"}
+    result, truth = load_mat(tmp_path / "x.mat"), loadmat(tmp_path / "x.mat")
+    assert result.keys() == {*content, "text"}
     for name in content:
-        assert found[name].dtype == truth[name].dtype
-        assert np.array_equal(found[name], truth[name]), name
-    assert found["text"].tolist() == truth["text"].tolist() == ["NE"]
+        assert result[name].dtype == truth[name].dtype
+        assert np.array_equal(result[name], truth[name]), name
+    assert result["text"].tolist() == truth["text"].tolist() == ["NE"]
 
 
 @pytest.mark.parametrize("name", ["files_used.mat", "action_names.mat", "tr_te_splits.mat"])
 def test_mat_of_real_data(shared_data, name):
     path = shared_data / "msr_action3d" / name
-    found, truth = load_mat(path), loadmat(path)
+    result, truth = load_mat(path), loadmat(path)
     plain = {key for key, value in truth.items() if key[0] != "_" and value.dtype.kind in "fiu"}
-    assert {key for key, value in found.items() if value.dtype.kind in "fiu"} == plain
+    assert {key for key, value in result.items() if value.dtype.kind in "fiu"} == plain
     for key in plain:
-        assert np.array_equal(found[key], truth[key])
+        assert np.array_equal(result[key], truth[key])
 
 
 def test_mat_of_hdf5_is_named(tmp_path):
