@@ -1,4 +1,4 @@
-"""Read the structure of HDF5 files in a process of its own, started as a script: damage can make the library loop forever.
+"""Read the structure of HDF5 files in a separate process, started as a script: damage can make the library loop forever.
 
 Reads paths from standard input, one per line as JSON, and answers each with a line. It imports nothing of actionprep, so
 that it starts fast.

@@ -77,7 +77,7 @@ def read_query_points(
         The points in the order of the table; none if it has no row for the view.
 
     Raises:
-        UserError: If the table cannot be read, or a value is no number.
+        UserError: If the table cannot be read, or a value is not a number.
         InputError: If a point is outside of the image or of the video.
     """
     try:
